@@ -1,0 +1,89 @@
+//! The command line: one file per verb, each a function from its arguments to an exit code.
+
+mod check;
+mod demo;
+mod get;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// A node-level egress gateway: nothing leaves the node through it unless an Istio resource says so.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, disable_version_flag = true, arg_required_else_help = true)]
+struct Arguments {
+    /// Form of the diagnostics on stderr.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+
+    /// Least severe diagnostics to show: error, warn, info, debug or trace, also per module.
+    #[arg(long, global = true, env = "PORTCULLIS_LOG", default_value = "info")]
+    log_level: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground.
+    Run(run::Run),
+    /// Load everything, report all findings, change nothing.
+    Check(check::Check),
+    /// Show what the running gateway enforces now.
+    Get(get::Get),
+    /// The whole story on this machine, without network or configuration.
+    Demo(demo::Demo),
+}
+
+/// `--config`, as every verb that reads a configuration takes it.
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The bootstrap file.
+    #[arg(long, env = "PORTCULLIS_CONFIG", default_value = "/etc/portcullis/portcullis.yaml")]
+    config: PathBuf,
+}
+
+/// Exit code for bad usage, as clap's own.
+const BAD_USAGE: u8 = 2;
+
+/// Reads the arguments, runs the verb, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to stdout and are no errors; nothing more can be done if printing fails.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    if let Err(error) = start_diagnostics(arguments.log_format, &arguments.log_level) {
+        eprintln!("portcullis: --log-level: {error}");
+        return ExitCode::from(BAD_USAGE);
+    }
+    match arguments.command {
+        Command::Run(run) => run.execute(),
+        Command::Check(check) => check.execute(),
+        Command::Get(get) => get.execute(),
+        Command::Demo(demo) => demo.execute(),
+    }
+}
+
+fn start_diagnostics(format: LogFormat, level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(level)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Everything that can end a session early, and the one map from it to what the client, the log and the metrics see.
+
+use crate::wire::alert::Alert;
+use crate::wire::client_hello::Reject;
+use crate::wire::http1::HeadError;
+
+/// A stage and its cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    // --- Refused by policy --------------------------------------------------------------------
+    /// No resource names the host on this port.
+    NotListed,
+    /// The client spoke TLS without an SNI.
+    NoServerName,
+    /// The host is listed, but no route matches.
+    NoRoute,
+    /// The route leads to a host, port or subset that does not exist.
+    NoCluster,
+    /// An AuthorizationPolicy refuses; the text is Istio's `none` or `ns[…]-policy[…]-rule[…]`.
+    AccessDenied(Box<str>),
+
+    // --- The client's fault -------------------------------------------------------------------
+    /// The first bytes are no ClientHello, or an illegal one.
+    HelloMalformed(Reject),
+    /// The hello did not end within `helloTimeout`.
+    HelloTimeout,
+    /// The request head is not valid HTTP/1.
+    RequestMalformed(HeadError),
+    /// The request head did not end within `requestHeadTimeout`.
+    RequestHeadTimeout,
+    /// The body broke its framing.
+    RequestBodyMalformed,
+    /// The body stopped for longer than `bodyIdleTimeout`.
+    RequestBodyTimeout,
+    /// `CONNECT` on an ordinary listener.
+    ConnectMethod,
+    /// The client closed or reset before its answer was complete.
+    DownstreamClosed,
+
+    // --- The upstream's fault -----------------------------------------------------------------
+    /// The name does not resolve.
+    NotResolved,
+    /// Every address of the name is closed by the address policy.
+    AddressClosed,
+    /// The cluster has no endpoint, or its certificates cannot be read.
+    NoHealthyUpstream,
+    /// No TCP connection could be made.
+    ConnectFailed,
+    /// No TCP connection within the connect timeout.
+    ConnectTimeout,
+    /// The TLS handshake failed; the transport failure reason says why.
+    HandshakeFailed,
+    /// The upstream closed or reset before a response.
+    UpstreamClosed,
+    /// The upstream closed or reset in the middle of a response.
+    UpstreamTruncated,
+    /// The response is not valid HTTP/1.
+    ResponseMalformed,
+    /// The route's timeout passed before the response was complete.
+    RequestDeadline,
+    /// The upstream was silent for longer than `bodyIdleTimeout`.
+    UpstreamTimeout,
+
+    // --- Ours ---------------------------------------------------------------------------------
+    /// A tunnel was silent for longer than `tunnelIdleTimeout`.
+    IdleTimeout,
+    /// A limit of this worker is reached: sessions, resolutions.
+    Overload,
+    /// The gateway is shutting down and `drain.timeout` has passed.
+    DrainTimeout,
+    /// A bug: the session's task panicked.
+    Internal,
+}
+
+impl Failure {
+    /// Envoy's response flag, as the access log and the metrics show it.
+    #[must_use]
+    pub fn flag(&self) -> &'static str {
+        match self {
+            Self::NotListed
+            | Self::NoServerName
+            | Self::NotResolved
+            | Self::AddressClosed
+            | Self::NoHealthyUpstream => "UH",
+            Self::NoRoute => "NR",
+            Self::NoCluster => "NC",
+            Self::AccessDenied(_) | Self::ConnectMethod => "-",
+            Self::HelloMalformed(_) | Self::HelloTimeout | Self::RequestMalformed(_) | Self::RequestBodyMalformed => {
+                "DPE"
+            }
+            Self::RequestHeadTimeout | Self::RequestBodyTimeout | Self::UpstreamTimeout | Self::IdleTimeout => "SI",
+            Self::DownstreamClosed => "DC",
+            Self::ConnectFailed | Self::ConnectTimeout | Self::HandshakeFailed => "UF",
+            Self::UpstreamClosed | Self::UpstreamTruncated => "UC",
+            Self::ResponseMalformed => "UPE",
+            Self::RequestDeadline => "UT",
+            Self::Overload => "UO",
+            Self::DrainTimeout => "DT",
+            Self::Internal => "LR",
+        }
+    }
+
+    /// [`Self::flag`] for a plain HTTP request: a host that is not listed is answered by the route `block_all`, which
+    /// is a direct response and carries no flag (Istio does the same).
+    #[must_use]
+    pub fn http_flag(&self) -> &'static str {
+        match self {
+            Self::NotListed => "-",
+            other => other.flag(),
+        }
+    }
+
+    /// The status of the answer to a plain HTTP request; `None`: the connection is closed without one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::NotListed => Some(502),
+            Self::NoRoute => Some(404),
+            Self::AccessDenied(_) => Some(403),
+            Self::ConnectMethod => Some(405),
+            Self::RequestMalformed(error) => Some(error.status()),
+            Self::RequestBodyMalformed => Some(400),
+            Self::RequestHeadTimeout | Self::RequestBodyTimeout => Some(408),
+            Self::NoCluster
+            | Self::NotResolved
+            | Self::AddressClosed
+            | Self::NoHealthyUpstream
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::HandshakeFailed
+            | Self::UpstreamClosed
+            | Self::Overload => Some(503),
+            Self::ResponseMalformed => Some(502),
+            Self::RequestDeadline | Self::UpstreamTimeout => Some(504),
+            Self::Internal => Some(500),
+            Self::NoServerName
+            | Self::HelloMalformed(_)
+            | Self::HelloTimeout
+            | Self::DownstreamClosed
+            | Self::UpstreamTruncated
+            | Self::IdleTimeout
+            | Self::DrainTimeout => None,
+        }
+    }
+
+    /// The fatal alert for a TLS client that has not been relayed yet; `None`: the connection is closed without one.
+    #[must_use]
+    pub fn alert(&self) -> Option<Alert> {
+        match self {
+            Self::NotListed | Self::NoServerName | Self::NoRoute | Self::NoCluster => Some(Alert::UnrecognizedName),
+            Self::AccessDenied(_) => Some(Alert::AccessDenied),
+            Self::HelloMalformed(reject) => reject.alert(),
+            Self::NotResolved | Self::AddressClosed | Self::NoHealthyUpstream | Self::Overload | Self::Internal => {
+                Some(Alert::InternalError)
+            }
+            Self::HelloTimeout
+            | Self::RequestMalformed(_)
+            | Self::RequestHeadTimeout
+            | Self::RequestBodyMalformed
+            | Self::RequestBodyTimeout
+            | Self::ConnectMethod
+            | Self::DownstreamClosed
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::HandshakeFailed
+            | Self::UpstreamClosed
+            | Self::UpstreamTruncated
+            | Self::ResponseMalformed
+            | Self::RequestDeadline
+            | Self::UpstreamTimeout
+            | Self::IdleTimeout
+            | Self::DrainTimeout => None,
+        }
+    }
+
+    /// %RESPONSE_CODE_DETAILS% for HTTP, %CONNECTION_TERMINATION_DETAILS% for tunnels, and the `reason` label of
+    /// `portcullis_denied_total`. Envoy's words where it has them.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotListed => "host_not_listed",
+            Self::NoServerName => "no_sni",
+            Self::NoRoute => "route_not_found",
+            Self::NoCluster => "cluster_not_found",
+            Self::AccessDenied(_) => "rbac_access_denied_matched_policy",
+            Self::HelloMalformed(reject) => reject.reason(),
+            Self::HelloTimeout => "hello_timeout",
+            Self::RequestMalformed(error) => error.reason(),
+            Self::RequestHeadTimeout => "request_header_timeout",
+            Self::RequestBodyMalformed => "http1.codec_error",
+            Self::RequestBodyTimeout => "request_body_timeout",
+            Self::ConnectMethod => "connect_not_enabled",
+            Self::DownstreamClosed => "downstream_remote_disconnect",
+            Self::NotResolved => "dns_resolution_failure",
+            Self::AddressClosed => "address_not_allowed",
+            Self::NoHealthyUpstream => "no_healthy_upstream",
+            Self::ConnectFailed => "upstream_reset_before_response_started{remote_connection_failure}",
+            Self::ConnectTimeout => "upstream_reset_before_response_started{connection_timeout}",
+            Self::HandshakeFailed => "upstream_reset_before_response_started{tls_handshake_failure}",
+            Self::UpstreamClosed => "upstream_reset_before_response_started{connection_termination}",
+            Self::UpstreamTruncated => "upstream_reset_after_response_started{connection_termination}",
+            Self::ResponseMalformed => "upstream_reset_before_response_started{protocol_error}",
+            Self::RequestDeadline => "response_timeout",
+            Self::UpstreamTimeout => "stream_idle_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Overload => "overload",
+            Self::DrainTimeout => "drain_timeout",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    /// Whether this is a refusal by policy, which `portcullis_denied_total` and `/denied` count.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Self::NotListed
+                | Self::NoServerName
+                | Self::NoRoute
+                | Self::AccessDenied(_)
+                | Self::AddressClosed
+                | Self::ConnectMethod
+        )
+    }
+}

@@ -1,0 +1,137 @@
+//! Every bound and timeout: its unit, its default, its upper bound, and why.
+//!
+//! The fields of [`Limits`] are the keys of `limits:` in the bootstrap file. Constants are bounds that no
+//! operator needs to turn.
+
+use std::time::Duration;
+
+/// What `limits:` in the bootstrap file sets. [`Limits::default`] holds the documented defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `helloTimeout`: from accept to the end of the ClientHello (or the first byte of HTTP). Absolute, so that
+    /// a byte a second does not extend it. Default 10 s, at most 1 h.
+    pub hello_timeout: Duration,
+    /// `helloBytes`: most bytes buffered for a ClientHello. Post-quantum key shares make hellos of several KiB in
+    /// several records; larger than this is an attack or a mistake. Default and most 64 KiB.
+    pub hello_bytes: usize,
+    /// `requestHeadTimeout`: from the first byte of a request to the end of its head. Absolute. Default 10 s.
+    pub request_head_timeout: Duration,
+    /// `requestHeadBytes`: most bytes of a request or response head. Default 64 KiB, at most 1 MiB.
+    pub request_head_bytes: usize,
+    /// `requestHeaders`: most fields of a request or response head. Default 100, at most 1,000.
+    pub request_headers: usize,
+    /// `bodyIdleTimeout`: longest silence while a body is under way, in either direction. Default 60 s.
+    pub body_idle_timeout: Duration,
+    /// `httpIdleTimeout`: longest wait for the next request of a client connection. Default 1 h, as Istio's.
+    pub http_idle_timeout: Duration,
+    /// `tunnelIdleTimeout`: longest silence of a tunnel in both directions. Default 1 h, as Istio's.
+    pub tunnel_idle_timeout: Duration,
+    /// `sessionsPerWorker`: most client connections of one worker. Default 100,000, at most 1,000,000.
+    pub sessions_per_worker: usize,
+    /// `sessionsPerSource`: most client connections of one worker from one source address. Default off.
+    pub sessions_per_source: Option<usize>,
+    /// `interimResponses`: most 1xx responses before the final one. Default 16, at most 100.
+    pub interim_responses: usize,
+    /// `trailerBytes`: most bytes of a trailer section. Default 8 KiB, at most 64 KiB.
+    pub trailer_bytes: usize,
+    /// `chunkExtensionBytes`: most bytes of chunk extensions in one body. Default 4 KiB, at most 64 KiB.
+    pub chunk_extension_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(10),
+            hello_bytes: HELLO_BYTES_MAX,
+            request_head_timeout: Duration::from_secs(10),
+            request_head_bytes: 64 * 1024,
+            request_headers: 100,
+            body_idle_timeout: Duration::from_secs(60),
+            http_idle_timeout: Duration::from_secs(3600),
+            tunnel_idle_timeout: Duration::from_secs(3600),
+            sessions_per_worker: 100_000,
+            sessions_per_source: None,
+            interim_responses: 16,
+            trailer_bytes: 8 * 1024,
+            chunk_extension_bytes: 4 * 1024,
+        }
+    }
+}
+
+/// Upper bound of `helloBytes`: one handshake message of this size spans at least four records.
+pub const HELLO_BYTES_MAX: usize = 64 * 1024;
+
+/// Upper bound of `requestHeadBytes`.
+pub const HEAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Upper bound of `requestHeaders`; the parser's slots for one head are a fixed array of this many.
+pub const HEADERS_MAX: usize = 1000;
+
+/// Upper bound of every timeout: a day. A limit that never ends is none.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of a worker's scratch buffer: one read takes at most this much. Bulk transfers wake the worker once per
+/// read, and from 256 KiB on the wake-ups no longer show (perf/RESULTS.md).
+pub const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// Size asked for the pipes of the splice path, in bytes. The kernel caps what one user may pin
+/// (`fs.pipe-user-pages-soft`, pipe(7)); a smaller pipe only costs more calls.
+pub const PIPE_BYTES: usize = 1024 * 1024;
+
+/// Most idle pipes that a worker keeps. Beyond the quota of pipe(7) the kernel shrinks new pipes to one page.
+pub const PIPES_IDLE_MAX: usize = 16;
+
+/// Idle upstream connections that a worker keeps per destination.
+pub const POOL_IDLE_PER_DESTINATION: usize = 256;
+
+/// Idle upstream connections that a worker keeps in all.
+pub const POOL_IDLE_MAX: usize = 4096;
+
+/// Longest an upstream connection waits in a pool, as Istio's default for HTTP.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Longest wait for the TLS handshake with an upstream, after the connection was made.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for an answer of the resolver thread.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names that a worker keeps resolved; beyond it the cache starts afresh.
+pub const RESOLVED_NAMES_MAX: usize = 16 * 1024;
+
+/// Names that a worker may be waiting for at once; beyond it a session is refused.
+pub const RESOLVING_NAMES_MAX: usize = 1024;
+
+/// Addresses that are kept of one answer.
+pub const ADDRESSES_PER_NAME_MAX: usize = 64;
+
+/// Addresses that are tried for one session before it fails.
+pub const DIAL_ATTEMPTS_MAX: usize = 4;
+
+/// Batches of access-log lines that wait for the writer; beyond it they are dropped and counted.
+pub const LOG_QUEUE_BATCHES: usize = 1024;
+
+/// A worker hands its access-log lines over when they fill this many bytes…
+pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+
+/// …or when the oldest has waited this long.
+pub const LOG_BATCH_DELAY: Duration = Duration::from_millis(10);
+
+/// Rows of the table of denied destinations that a worker keeps.
+pub const DENIED_ROWS_MAX: usize = 1024;
+
+/// Connections that one wake-up of the accept task takes before others get their turn.
+pub const ACCEPT_BATCH: usize = 64;
+
+/// Length of the kernel's accept queue; capped by `net.core.somaxconn`.
+pub const ACCEPT_BACKLOG: i32 = 4096;
+
+/// Rounds that one direction of a relay makes before it gives way to other sessions.
+pub const RELAY_ROUNDS_MAX: usize = 16;
+
+/// A body that a denied request still sends is read and thrown away up to here, so that the client can read its
+/// answer; beyond it the connection is closed.
+pub const DRAINED_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
+const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);

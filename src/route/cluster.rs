@@ -1,0 +1,188 @@
+//! Clusters: where a route leads, and how the gateway connects there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::host::HostName;
+
+/// Index of a cluster in [`super::table::Tables::clusters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterId(pub u32);
+
+/// One destination: a service host, a port, and the policy that a DestinationRule gives it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Istio's name for logs and metrics: `outbound|443||www.googleapis.com`.
+    pub name: Box<str>,
+    /// The host as the operator wrote it; the only form of a host that may become a metric label.
+    pub service: Box<str>,
+    /// Where connections go.
+    pub endpoints: Endpoints,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// Whether and how the gateway opens TLS; `None`: plain text (or the client's own TLS, untouched).
+    pub tls: Option<UpstreamTls>,
+    /// Longest wait for a TCP connection to one address.
+    pub connect_timeout: Duration,
+    /// Equal for two clusters (of any two generations) exactly if a connection opened for one may serve the
+    /// other: same service, endpoints and TLS settings, certificates and CRLs included. Pools are keyed by it,
+    /// so an unchanged cluster keeps its connections across a reload and a changed one never reuses them.
+    pub pool: PoolId,
+}
+
+/// See [`Cluster::pool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolId(pub u32);
+
+/// Where the connections of a cluster go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoints {
+    /// Addresses written by the operator (`resolution: STATIC`): exempt from the address policy, except
+    /// that our own listeners and admin address are refused.
+    Static(Vec<StaticEndpoint>),
+    /// Names written by the operator (`resolution: DNS`), resolved by us; every address is an endpoint.
+    Dns(Vec<DnsEndpoint>),
+    /// As [`Self::Dns`], but one address per new connection, in the resolver's order (`DNS_ROUND_ROBIN`).
+    DnsRoundRobin(Vec<DnsEndpoint>),
+    /// The name that the client asked for, which the route has matched (`resolution: NONE`, `DYNAMIC_DNS`
+    /// and wildcard hosts), resolved by us when the session needs it.
+    Requested {
+        /// The port to dial.
+        port: u16,
+    },
+}
+
+/// One address of a [`Endpoints::Static`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StaticEndpoint {
+    /// Address and port to dial.
+    pub address: SocketAddr,
+    /// Relative share, at least 1.
+    pub weight: u32,
+}
+
+/// One name of a [`Endpoints::Dns`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DnsEndpoint {
+    /// The name to resolve.
+    pub name: HostName,
+    /// The port to dial.
+    pub port: u16,
+    /// Relative share of each of its addresses, at least 1.
+    pub weight: u32,
+}
+
+/// How an endpoint is chosen among several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Balance {
+    /// Fewest sessions in progress of two picked at random (Istio's default).
+    LeastRequest,
+    /// In turn, by weight.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+}
+
+/// TLS that the gateway opens itself.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// The SNI to send; `None`: the host of the request, port stripped.
+    pub sni: Option<HostName>,
+    /// What to verify and what to present, or why that is not available: then every request gets 503 `UH`
+    /// with this reason, until a reload finds the missing file.
+    pub profile: Result<Arc<TlsProfile>, Box<str>>,
+}
+
+/// Verification and identity, shared by all clusters that agree on every setting.
+///
+/// Workers build their own rustls configuration, with their own session cache, from this; the `Arc` is
+/// touched at reload only.
+#[derive(Debug)]
+pub struct TlsProfile {
+    /// Equal exactly for equal settings, certificates included, over the life of the process: the key under
+    /// which a worker keeps the rustls configuration made from this profile.
+    pub id: u32,
+    /// Roots of trust.
+    pub roots: Arc<rustls::RootCertStore>,
+    /// Certificate revocation lists (RFC 5280 section 5), PEM or DER decoded; empty: revocation is not checked.
+    pub crls: Vec<rustls::pki_types::CertificateRevocationListDer<'static>>,
+    /// The name check that follows the chain check.
+    pub verify: VerifyName,
+    /// Our own certificate chain and key (`tls.mode: MUTUAL`).
+    pub identity: Option<ClientIdentity>,
+}
+
+/// Which name the upstream's certificate must carry, as a subject alternative name; the common name is never read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum VerifyName {
+    /// The SNI that was sent.
+    Sni,
+    /// Any of these, written by the operator as `subjectAltNames`.
+    AnyOf(SmallVec<[Box<str>; 1]>),
+    /// None: the chain alone (`serverNameVerification: ISTIO` with an explicit `sni` and no `subjectAltNames`).
+    ChainOnly,
+    /// Nothing at all: `insecureSkipVerify: true`.
+    Nothing,
+}
+
+/// A client certificate for `tls.mode: MUTUAL`.
+#[derive(Debug)]
+pub struct ClientIdentity {
+    /// The chain, leaf first.
+    pub chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    /// The key of the leaf.
+    pub key: rustls::pki_types::PrivateKeyDer<'static>,
+}
+
+/// Destinations of a route with their shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weighted {
+    choices: SmallVec<[(Destination, u32); 1]>,
+    total: u32,
+}
+
+/// One destination of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// A cluster of the tables.
+    Cluster(ClusterId),
+    /// The route names a host, port or subset that does not exist: 503 `NC`.
+    Missing,
+}
+
+impl Weighted {
+    /// All of the traffic to one destination.
+    #[must_use]
+    pub fn single(destination: Destination) -> Self {
+        Self { choices: smallvec::smallvec![(destination, 1)], total: 1 }
+    }
+
+    /// Shares relative to their sum; destinations of weight 0 are left out. `None` if nothing is left.
+    #[must_use]
+    pub fn new(choices: impl IntoIterator<Item = (Destination, u32)>) -> Option<Self> {
+        let choices: SmallVec<_> = choices.into_iter().filter(|(_, weight)| *weight > 0).collect();
+        let total = choices.iter().try_fold(0u32, |total, (_, weight)| total.checked_add(*weight))?;
+        (total > 0).then_some(Self { choices, total })
+    }
+
+    /// The destination for one session; `ticket` is any number, evenly distributed over `u32`.
+    #[must_use]
+    pub fn pick(&self, ticket: u32) -> Destination {
+        let mut ticket = ticket % self.total;
+        for (destination, weight) in &self.choices {
+            if ticket < *weight {
+                return *destination;
+            }
+            ticket -= weight;
+        }
+        Destination::Missing
+    }
+
+    /// Every destination with its weight, in the order of the route.
+    pub fn iter(&self) -> impl Iterator<Item = (Destination, u32)> + '_ {
+        self.choices.iter().copied()
+    }
+}

@@ -1,0 +1,109 @@
+//! The compiled tables: from service port and host to what may happen there.
+
+use std::sync::Arc;
+
+use super::authorization::Authorization;
+use super::cluster::{Cluster, ClusterId, Weighted};
+use super::host::HostName;
+use super::http::HttpRoute;
+use super::trie::HostTrie;
+
+/// Routes of one generation, in two parts: the host tries, of which every worker has its own copy because each
+/// session walks one, and everything that a walk leads to, which is immutable and shared for reading. The `Arc` is
+/// cloned once per worker and reload, never per session.
+#[derive(Clone, Debug)]
+pub struct RouteTable {
+    /// Tries by service port, sorted by port.
+    pub ports: Vec<PortTries>,
+    /// What the tries' values index.
+    pub tables: Arc<Tables>,
+}
+
+/// The host tries of one service port.
+#[derive(Clone, Debug, Default)]
+pub struct PortTries {
+    /// The service port.
+    pub port: u16,
+    /// Hosts that take plain HTTP; the values index [`Tables::virtual_hosts`].
+    pub http: HostTrie,
+    /// Hosts that take the client's own TLS; the values index [`Tables::tls_hosts`].
+    pub tls: HostTrie,
+}
+
+/// What the tries lead to.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// Hosts that take plain HTTP.
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// Hosts that take TLS.
+    pub tls_hosts: Vec<TlsHost>,
+    /// Every cluster that a route may lead to.
+    pub clusters: Vec<Cluster>,
+    /// What AuthorizationPolicies say.
+    pub authorization: Authorization,
+    /// Whether any rule looks at a path, so that escaped slashes in paths must be refused.
+    pub path_policy: bool,
+}
+
+/// One object of the configuration, for `explain`, `rbac_access_denied` details and metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectRef {
+    /// `ServiceEntry`, `VirtualService`, ….
+    pub kind: &'static str,
+    /// `metadata.namespace`.
+    pub namespace: Box<str>,
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `file.yaml:12`.
+    pub source: Box<str>,
+}
+
+/// One host that takes plain HTTP on one port.
+#[derive(Clone, Debug)]
+pub struct VirtualHost {
+    /// The host as the operator wrote it, wildcard included.
+    pub host: Box<str>,
+    /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
+    pub objects: Vec<Arc<ObjectRef>>,
+    /// Tried in order; the first whose match holds decides. None holds: 404 `NR`.
+    pub routes: Vec<HttpRoute>,
+}
+
+/// One host that takes the client's own TLS on one port.
+#[derive(Clone, Debug)]
+pub struct TlsHost {
+    /// The host as the operator wrote it, wildcard included.
+    pub host: Box<str>,
+    /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
+    pub objects: Vec<Arc<ObjectRef>>,
+    /// Where the bytes go; `None`: listed, but no route matches (`NR`).
+    pub route: Option<Weighted>,
+}
+
+impl RouteTable {
+    /// The virtual host for a plain HTTP request, most specific pattern first; `None`: the host is not listed
+    /// on this port.
+    #[must_use]
+    pub fn http(&self, port: u16, host: &HostName) -> Option<&VirtualHost> {
+        let index = self.port(port)?.http.find(host)?;
+        self.tables.virtual_hosts.get(index as usize)
+    }
+
+    /// The entry for a TLS client that asked for `sni`; `None`: the host is not listed on this port.
+    #[must_use]
+    pub fn tls(&self, port: u16, sni: &HostName) -> Option<&TlsHost> {
+        let index = self.port(port)?.tls.find(sni)?;
+        self.tables.tls_hosts.get(index as usize)
+    }
+
+    /// A cluster of this generation.
+    #[must_use]
+    pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
+        self.tables.clusters.get(id.0 as usize)
+    }
+
+    fn port(&self, port: u16) -> Option<&PortTries> {
+        let index = self.ports.binary_search_by_key(&port, |tries| tries.port).ok()?;
+        self.ports.get(index)
+    }
+}

@@ -1,0 +1,8 @@
+//! What is told about sessions: one record each, an access-log line, and counters.
+//!
+//! A worker fills its own [`record::Record`]s, formats its own lines and counts in its own
+//! [`metrics::Counters`]; only finished batches and copies leave it.
+
+pub mod access_log;
+pub mod metrics;
+pub mod record;

@@ -1,0 +1,5 @@
+//! Wire formats, sans-io: bytes in, facts out. No socket, no clock, no policy.
+
+pub mod alert;
+pub mod client_hello;
+pub mod http1;

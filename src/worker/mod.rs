@@ -1,0 +1,80 @@
+//! One thread per CPU: accept and spawn, obey the control thread, nothing else.
+
+pub mod inbox;
+
+use std::net::SocketAddr;
+use std::sync::mpsc::SyncSender;
+
+use crate::snapshot::Snapshot;
+
+use inbox::{Event, Mailbox};
+
+/// What a worker needs to start.
+#[derive(Debug)]
+pub struct WorkerSpec {
+    /// Its number, from 0; the `worker` label of metrics.
+    pub index: usize,
+    /// The CPU to pin it to; `None`: leave it to the kernel.
+    pub cpu: Option<usize>,
+    /// Which I/O driver it may use.
+    pub driver: DriverChoice,
+    /// Listeners to bind with `SO_REUSEPORT`; each worker binds its own set.
+    pub listeners: Vec<ListenerSpec>,
+    /// The configuration to start with.
+    pub snapshot: Snapshot,
+    /// Where events go.
+    pub events: tokio::sync::mpsc::UnboundedSender<Event>,
+    /// Where finished batches of access-log lines go.
+    pub log: SyncSender<LogBatch>,
+}
+
+/// `ioDriver` of the bootstrap file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring, or epoll where the kernel refuses it.
+    #[default]
+    Auto,
+    /// io_uring, or the worker does not start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpec {
+    /// `name` of the bootstrap file.
+    pub name: Box<str>,
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// The port that routes mean.
+    pub service_port: u16,
+}
+
+/// Lines of the access log on their way to the writer.
+#[derive(Clone, Debug, Default)]
+pub struct LogBatch {
+    /// Whole lines.
+    pub bytes: Vec<u8>,
+    /// How many.
+    pub lines: u32,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its inbox.
+    pub mailbox: Mailbox,
+    /// Its thread; it ends after [`Event::Drained`] or [`Event::Failed`].
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// Starts a worker. It reports [`Event::Ready`] once its listeners accept, or [`Event::Failed`].
+///
+/// # Errors
+/// When no thread or descriptor is to be had.
+pub fn spawn(spec: WorkerSpec) -> std::io::Result<Worker> {
+    let (mailbox, _inbox) = inbox::channel()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{}", spec.index)).spawn(move || drop(spec))?;
+    Ok(Worker { mailbox, thread })
+}
