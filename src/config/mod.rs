@@ -102,7 +102,6 @@ impl Loader {
         let mut generation = Generation::after(&self.store);
         let routes =
             compile::compile(&objects, &registry, &bootstrap, settings.connect_timeout, &mut generation, &mut report);
-        validate::analyze::analyze_routes(&routes, &bootstrap, &settings, &mut report);
         if report.has_errors() {
             return Err(report.into_findings());
         }
