@@ -133,5 +133,9 @@ pub const RELAY_ROUNDS_MAX: usize = 16;
 /// answer; beyond it the connection is closed.
 pub const DRAINED_BODY_BYTES_MAX: u64 = 64 * 1024;
 
+/// Rows of one metric that a worker keeps (hosts, statuses and flags multiply); beyond it new label sets are counted
+/// as `unknown`.
+pub const METRIC_ROWS_MAX: usize = 16 * 1024;
+
 const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
 const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);

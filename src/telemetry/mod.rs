@@ -4,5 +4,8 @@
 //! [`metrics::Counters`]; only finished batches and copies leave it.
 
 pub mod access_log;
+mod escape;
+mod field;
+mod labels;
 pub mod metrics;
 pub mod record;
