@@ -5,7 +5,10 @@
 
 pub mod access_log;
 mod escape;
+pub mod exposition;
 mod field;
 mod labels;
+pub mod log_writer;
 pub mod metrics;
 pub mod record;
+pub mod report;
