@@ -6,7 +6,10 @@
 pub mod access_log;
 pub mod batch;
 mod escape;
+pub mod exposition;
 mod field;
 mod labels;
+pub mod log_writer;
 pub mod metrics;
 pub mod record;
+pub mod report;
