@@ -95,6 +95,12 @@ impl Drop for Registration<'_> {
 }
 
 impl Client {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16) -> Self {
+        Self { socket, peer, local, service_port, idle: Cell::new(false) }
+    }
+
     /// Closes our side and reads on for a moment. Closing at once, with unread bytes in the socket, would make the
     /// kernel send a reset that can overtake the answer (RFC 9112 section 9.6).
     pub async fn linger(&self, scratch: &Scratch) {

@@ -47,12 +47,13 @@ impl<'a> Facts<'a> {
         Ok(Self { head, bytes, path, authority, host })
     }
 
-    /// Path and query in origin form, as they are forwarded if no route rewrites them.
-    pub(super) fn target(&self) -> Cow<'_, str> {
-        if !self.head.has_query {
-            return Cow::Borrowed(&self.path);
+    /// Path and query in origin form, as they are forwarded; `rewritten` takes the place of the path.
+    pub(super) fn target(&self, rewritten: Option<&str>) -> String {
+        let path = rewritten.unwrap_or(&self.path);
+        match self.head.has_query {
+            true => [path, "?", self.query()].concat(),
+            false => path.to_owned(),
         }
-        Cow::Owned(format!("{}?{}", self.path, self.query()))
     }
 }
 
