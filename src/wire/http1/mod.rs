@@ -16,6 +16,9 @@ mod target;
 mod trailers;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::{BodyError, BodyLimits, BodyReader, Step};
 pub use head::{Field, Head, HeadError, HeadLimits, Parsed, Span, Version};
 pub use local::write_local_response;
