@@ -159,6 +159,7 @@ impl Context {
     pub fn report(&self) -> Counters {
         let mut counters = self.counters.borrow().clone();
         counters.sessions_active = self.clients.len() as u64;
+        counters.upstream_active = self.balancer.active();
         counters.upstream_idle = self.pool.len() as u64;
         counters
     }

@@ -62,7 +62,10 @@ async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Sto
     drop(hello);
     let idle = snapshot.settings.limits.tunnel_idle_timeout;
     drop(snapshot); // A tunnel of hours must not keep an old configuration alive.
+    let address = story.upstream;
+    address.inspect(|address| context.balancer.began(*address));
     let end = relay::relay(&client.socket, &upstream, context.tools(), &story.transferred, idle).await;
+    address.inspect(|address| context.balancer.ended(*address));
     match end {
         End::Finished => Ok(()),
         End::Idle => Err(Failure::IdleTimeout),

@@ -131,6 +131,11 @@ impl Balancer {
         }
     }
 
+    /// Sessions with all endpoints.
+    pub fn active(&self) -> u64 {
+        self.active.borrow().values().map(|count| u64::from(*count)).sum()
+    }
+
     /// Forgets clusters that are gone.
     pub fn retain(&self, keep: impl Fn(PoolId) -> bool) {
         self.turns.borrow_mut().retain(|pool, _| keep(*pool));
@@ -170,7 +175,7 @@ async fn resolve_all(
                     };
                     match judged {
                         Ok(()) => endpoints.push(Endpoint { address, weight: name.weight }),
-                        Err(closed) => refusal = Some((Failure::AddressClosed, format!("{address} is closed: {closed:?}"))),
+                        Err(closed) => refusal = Some((Failure::AddressClosed, format!("{address} is closed: {closed}"))),
                     }
                 }
             }

@@ -53,7 +53,9 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
     };
     context.draining.set(true);
     // Connections that the kernel has completed already would be reset by the close.
-    bound.iter().for_each(|(listener, port)| accept_waiting(&context, listener, *port));
+    for (listener, service_port) in &bound {
+        accept_waiting(&context, listener, *service_port);
+    }
     drop(bound);
     // Orders still matter while sessions end: they may need names resolved.
     either(drain(&context, patience), master.obey_for_ever()).await;
