@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use slab::Slab;
 
 /// How often timers are looked at: no timer fires early, and none more than this much late on an idle CPU.
-pub const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(20);
 
 thread_local! {
     static TIMERS: Timers = const { Timers { now: Cell::new(0), slots: RefCell::new(Slab::new()) } };
