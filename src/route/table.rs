@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::authorization::Authorization;
 use super::cluster::{Cluster, ClusterId, Weighted};
 use super::host::HostName;
-use super::http::HttpRoute;
+use super::http::{HttpRoute, Matched, RequestFacts};
 use super::trie::HostTrie;
 
 /// Routes of one generation, in two parts: the host tries, of which every worker has its own copy because each
@@ -78,6 +78,14 @@ pub struct TlsHost {
     pub objects: Vec<Arc<ObjectRef>>,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
+}
+
+impl VirtualHost {
+    /// The route for a request that has passed the authorization policies; `None`: 404 `NR`.
+    #[must_use]
+    pub fn decide(&self, facts: &(impl RequestFacts + ?Sized)) -> Option<Matched<'_>> {
+        HttpRoute::find(&self.routes, facts)
+    }
 }
 
 impl RouteTable {

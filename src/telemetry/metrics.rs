@@ -43,6 +43,10 @@ pub const DURATION_BUCKETS: [f64; 19] = [
 pub struct Counters {
     /// Client connections that are open now.
     pub sessions_active: u64,
+    /// Client connections that were closed unserved because a limit of sessions was reached.
+    pub sessions_refused: u64,
+    /// Sessions that ended in a panic: bugs.
+    pub sessions_panicked: u64,
     /// Upstream connections in use now.
     pub upstream_active: u64,
     /// Upstream connections idle in pools now.
@@ -186,6 +190,8 @@ impl Counters {
     /// Adds the numbers of another worker.
     pub fn merge(&mut self, other: &Self) {
         self.sessions_active += other.sessions_active;
+        self.sessions_refused += other.sessions_refused;
+        self.sessions_panicked += other.sessions_panicked;
         self.upstream_active += other.upstream_active;
         self.upstream_idle += other.upstream_idle;
         self.handshakes_full += other.handshakes_full;

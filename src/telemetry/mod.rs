@@ -4,6 +4,7 @@
 //! [`metrics::Counters`]; only finished batches and copies leave it.
 
 pub mod access_log;
+pub mod batch;
 mod escape;
 pub mod exposition;
 mod field;

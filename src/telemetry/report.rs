@@ -138,6 +138,10 @@ fn sessions(out: &mut Exposition, workers: &[(usize, Counters)]) {
 }
 
 fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
+    out.metric("portcullis_sessions_refused_total", Kind::Counter, "Client connections closed at a limit of sessions.")
+        .sample(&[], total.sessions_refused as f64);
+    out.metric("portcullis_sessions_panicked_total", Kind::Counter, "Sessions that a bug ended.")
+        .sample(&[], total.sessions_panicked as f64);
     let mut denied = out.metric("portcullis_denied_total", Kind::Counter, "Refusals by policy.");
     let mut rows: Vec<_> = total.denied.iter().collect();
     rows.sort_unstable();
