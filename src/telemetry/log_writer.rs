@@ -69,7 +69,7 @@ impl LogWriter {
     /// Writes what is queued and ends. Gives up after `deadline`: a log that is stuck must not keep the process.
     /// Returns whether everything was written in time.
     #[must_use]
-    pub fn finish(self, deadline: Duration) -> bool {
+    pub fn finish(&self, deadline: Duration) -> bool {
         self.command(Command::Finish);
         // The thread sends nothing; it drops its end.
         matches!(self.ended.recv_timeout(deadline), Err(mpsc::RecvTimeoutError::Disconnected))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::{Exposition, Kind};
-use super::metrics::{Counters, RequestCounters, RequestLabels, TunnelCounters, TunnelLabels};
+use super::metrics::{Counters, Histogram, RequestCounters, RequestLabels, TunnelCounters, TunnelLabels};
 
 /// What the control thread knows that workers do not.
 #[derive(Clone, Debug, Default)]
@@ -54,17 +54,15 @@ fn requests(out: &mut Exposition, total: &Counters) {
     for (labels, row) in &rows {
         with_request_labels(labels, |labels| metric.sample(labels, row.duration.count as f64));
     }
-    let histograms: [(_, _, fn(&RequestCounters) -> &super::metrics::Histogram); 3] = [
-        ("istio_request_duration_milliseconds", "Durations of HTTP requests.", |row| &row.duration),
-        ("istio_request_bytes", "Body bytes of HTTP requests.", |row| &row.bytes_received),
-        ("istio_response_bytes", "Body bytes of HTTP responses.", |row| &row.bytes_sent),
-    ];
-    for (name, help, of) in histograms {
+    let mut histogram = |name, help, of: fn(&RequestCounters) -> &Histogram| {
         let mut metric = out.metric(name, Kind::Histogram, help);
         for (labels, row) in &rows {
             with_request_labels(labels, |labels| metric.histogram(labels, of(row)));
         }
-    }
+    };
+    histogram("istio_request_duration_milliseconds", "Durations of HTTP requests.", |row| &row.duration);
+    histogram("istio_request_bytes", "Body bytes of HTTP requests.", |row| &row.bytes_received);
+    histogram("istio_response_bytes", "Body bytes of HTTP responses.", |row| &row.bytes_sent);
 }
 
 fn with_request_labels(labels: &RequestLabels, write: impl FnOnce(&[(&'static str, &str)])) {
@@ -82,18 +80,16 @@ fn with_request_labels(labels: &RequestLabels, write: impl FnOnce(&[(&'static st
 fn tunnels(out: &mut Exposition, total: &Counters) {
     let mut rows: Vec<_> = total.tunnels.iter().collect();
     rows.sort_unstable_by_key(|(labels, _)| (&labels.service, &labels.service_name, labels.flags));
-    let counters: [(_, _, fn(&TunnelCounters) -> u64); 4] = [
-        ("istio_tcp_connections_opened_total", "TLS and TCP sessions that reached an upstream.", |row| row.opened),
-        ("istio_tcp_connections_closed_total", "TLS and TCP sessions that ended.", |row| row.closed),
-        ("istio_tcp_received_bytes_total", "Bytes received from clients.", |row| row.received),
-        ("istio_tcp_sent_bytes_total", "Bytes sent to clients.", |row| row.sent),
-    ];
-    for (name, help, of) in counters {
+    let mut counter = |name, help, of: fn(&TunnelCounters) -> u64| {
         let mut metric = out.metric(name, Kind::Counter, help);
         for (labels, row) in &rows {
             metric.sample(&tunnel_labels(labels), of(row) as f64);
         }
-    }
+    };
+    counter("istio_tcp_connections_opened_total", "TLS and TCP sessions that reached an upstream.", |row| row.opened);
+    counter("istio_tcp_connections_closed_total", "TLS and TCP sessions that ended.", |row| row.closed);
+    counter("istio_tcp_received_bytes_total", "Bytes received from clients.", |row| row.received);
+    counter("istio_tcp_sent_bytes_total", "Bytes sent to clients.", |row| row.sent);
 }
 
 fn tunnel_labels(labels: &TunnelLabels) -> [(&'static str, &str); 6] {
