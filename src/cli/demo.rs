@@ -63,7 +63,7 @@ const DRIVE: &str = "/drive/v3/files";
 fn tell() -> Result<(), DemoError> {
     let service = Service::start(NAME)?;
     let mut gateway = Gateway::start(NAME, service.authority_pem())?;
-    let workload = Workload::new(NAME, &service, &gateway)?;
+    let workload = Workload::new(NAME, &service, gateway.https(), gateway.http())?;
     let mut story = Story { gateway: &mut gateway, workload };
     println!("A workload, the gateway, and a service that stands in for {NAME}. Nothing leaves this machine.");
 

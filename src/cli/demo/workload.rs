@@ -10,7 +10,6 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, ClientConnection, StreamOwned};
 
-use super::gateway::Gateway;
 use super::service::Service;
 use super::{DemoError, cannot};
 
@@ -52,8 +51,8 @@ impl fmt::Display for Outcome {
 }
 
 impl Workload {
-    /// A client of the gateway that trusts the service's authority and no other.
-    pub(super) fn new(name: &str, service: &Service, gateway: &Gateway) -> Result<Self, DemoError> {
+    /// A client of these two listeners that trusts the service's authority and no other.
+    pub(super) fn new(name: &str, service: &Service, https: SocketAddr, http: SocketAddr) -> Result<Self, DemoError> {
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(service.roots()?)
@@ -62,8 +61,8 @@ impl Workload {
             name: ServerName::try_from(name.to_owned()).map_err(io::Error::other).map_err(cannot("use the name"))?,
             host: name.to_owned(),
             tls: Arc::new(tls),
-            https: gateway.https(),
-            http: gateway.http(),
+            https,
+            http,
         })
     }
 
@@ -110,5 +109,28 @@ fn refusal(error: &io::Error) -> Outcome {
         Some(rustls::Error::AlertReceived(AlertDescription::UnrecognisedName)) => Outcome::Alert,
         Some(other) => Outcome::Other(other.to_string()),
         None => Outcome::Other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The demo without its middle: what it shows must come from the gateway alone.
+    #[test]
+    fn workload_and_service_understand_each_other() {
+        let service = Service::start("www.example.com").unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], service.port()));
+        let workload = Workload::new("www.example.com", &service, address, address).unwrap();
+        assert_eq!(workload.https("/books"), Outcome::Status(200));
+        assert!(matches!(workload.http("/books"), Outcome::Other(_)), "the service speaks TLS only");
+    }
+
+    #[test]
+    fn a_client_with_another_name_does_not_trust_the_service() {
+        let service = Service::start("www.example.com").unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], service.port()));
+        let workload = Workload::new("other.example.com", &service, address, address).unwrap();
+        assert!(matches!(workload.https("/books"), Outcome::Other(_)));
     }
 }
