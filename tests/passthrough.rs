@@ -4,7 +4,6 @@ mod support;
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -291,58 +290,4 @@ fn a_client_that_vanishes_ends_the_upstream_connection() {
 fn reset(socket: TcpStream) {
     set_socket_linger(&socket, Some(Duration::ZERO)).expect("a TCP socket lingers");
     drop(socket);
-}
-
-#[test]
-fn curl_passes() {
-    let authority = Authority::new();
-    let upstream = Upstream::tls(&authority.issue(GOOGLEAPIS), service::http);
-    let gateway = Gateway::builder()
-        .host(GOOGLEAPIS)
-        .trust(&authority)
-        .resources(resources::passthrough(upstream.port()))
-        .start();
-    let via = format!("{GOOGLEAPIS}:443:{}", gateway.tls());
-    let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20", "--connect-to", &via, "--cacert"])
-        .arg(gateway.directory().join("roots.pem"))
-        .arg(format!("https://{GOOGLEAPIS}/books"));
-    let Some(output) = run_if_installed(curl, "") else { return };
-    assert!(output.contains("GET /books HTTP/1.1\r\n"), "{output}");
-}
-
-#[test]
-fn openssl_s_client_passes() {
-    let authority = Authority::new();
-    let upstream = Upstream::tls(&authority.issue(GOOGLEAPIS), service::http);
-    let gateway = Gateway::builder()
-        .host(GOOGLEAPIS)
-        .trust(&authority)
-        .resources(resources::passthrough(upstream.port()))
-        .start();
-    let mut openssl = Command::new("openssl");
-    openssl
-        .args(["s_client", "-quiet", "-verify_return_error", "-servername", GOOGLEAPIS, "-connect"])
-        .arg(gateway.tls().to_string())
-        .arg("-CAfile")
-        .arg(gateway.directory().join("roots.pem"));
-    let request = format!("GET /books HTTP/1.1\r\nHost: {GOOGLEAPIS}\r\nConnection: close\r\n\r\n");
-    let Some(output) = run_if_installed(openssl, &request) else { return };
-    assert!(output.contains("GET /books HTTP/1.1\r\n"), "{output}");
-}
-
-/// Runs another program as the client. The tests with rustls hold what it would show where it is not installed.
-fn run_if_installed(mut program: Command, input: &str) -> Option<String> {
-    let spawned = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) => {
-            eprintln!("NOT TESTED: {}: {error}", program.get_program().display());
-            return None;
-        }
-    };
-    child.stdin.take().expect("stdin is piped").write_all(input.as_bytes()).expect("the program reads");
-    let output = child.wait_with_output().expect("the child is ours");
-    assert!(output.status.success(), "{:?} ended with {}", program, output.status);
-    Some(String::from_utf8(output.stdout).expect("answers are text"))
 }
