@@ -1,5 +1,7 @@
 //! Everything that can end a session early, and the one map from it to what the client, the log and the metrics see.
 
+use std::borrow::Cow;
+
 use crate::wire::alert::Alert;
 use crate::wire::client_hello::Reject;
 use crate::wire::http1::HeadError;
@@ -206,6 +208,24 @@ impl Failure {
             Self::Overload => "overload",
             Self::DrainTimeout => "drain_timeout",
             Self::Internal => "internal_error",
+        }
+    }
+
+    /// [`Self::reason`], with the policy that refused: `rbac_access_denied_matched_policy[none]`.
+    #[must_use]
+    pub fn details(&self) -> Cow<'static, str> {
+        match self {
+            Self::AccessDenied(policy) => Cow::Owned(format!("{}[{policy}]", self.reason())),
+            other => Cow::Borrowed(other.reason()),
+        }
+    }
+
+    /// The policy that refused, for the `rule` label of `portcullis_denied_total`; empty for other failures.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        match self {
+            Self::AccessDenied(policy) => policy,
+            _ => "",
         }
     }
 

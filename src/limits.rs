@@ -133,5 +133,81 @@ pub const RELAY_ROUNDS_MAX: usize = 16;
 /// answer; beyond it the connection is closed.
 pub const DRAINED_BODY_BYTES_MAX: u64 = 64 * 1024;
 
+/// Rows of one metric that a worker keeps (hosts, statuses and flags multiply); beyond it new label sets are counted
+/// as `unknown`.
+pub const METRIC_ROWS_MAX: usize = 16 * 1024;
+
+/// Names that the control thread remembers; about twice the size of what one worker keeps.
+pub const DNS_NAMES_MAX: usize = 32 * 1024;
+
+/// DNS look-ups that run at once; each is two queries, each with a socket of its own.
+pub const DNS_LOOKUPS_MAX: usize = 64;
+
+/// Names that may wait for DNS; beyond it a session is refused.
+pub const DNS_WAITING_MAX: usize = 4096;
+
+/// Longest wait for one answer of one name server.
+pub const DNS_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Attempts after the first, for each name.
+pub const DNS_ATTEMPTS: usize = 2;
+
+/// Longest look-up of a name, all attempts and servers together.
+pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Shortest use of an answer: a validity of 0 would mean a look-up per session.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(1);
+
+/// Longest use of an answer: a day, as unbound's default.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest belief in a name's absence (RFC 2308 section 5 recommends one to three hours; deployments mend sooner).
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(300);
+
+/// How long a failed look-up is not repeated.
+pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(5);
+
+/// How long an expired answer may serve while name servers fail (RFC 8767 section 5 suggests one to three days; an
+/// address of the outside world that is hours old is likely somebody else's).
+pub const DNS_STALE_MAX: Duration = Duration::from_secs(3600);
+
+/// How long an expired answer serves before the name servers are tried again (RFC 8767 section 4: 30 s).
+pub const DNS_STALE_TTL: Duration = Duration::from_secs(30);
+
+/// Longest start: workers that are neither accepting nor failed by then never will be.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the control thread looks whether its workers live.
+pub const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest wait for workers to put a new configuration in force. They do so between two events.
+pub const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much longer than `drain.timeout` the control thread waits for workers to end.
+pub const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
+/// Longest wait for the access log to be written at the end of a drain.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same where the operator said to exit at once.
+pub const LOG_FLUSH_TIMEOUT_AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Admin connections at a time; more wait in the kernel's queue.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Longest wait for the head of an admin request.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest admin request, answer included. `POST /reload` waits for the reload.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest wait for the workers' counters.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most bytes that `portcullis get` reads of an answer.
+pub const ADMIN_ANSWER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+const _: () = assert!(DNS_LOOKUP_TIMEOUT.as_millis() < RESOLVE_TIMEOUT.as_millis()); // The worker hears the reason.
+const _: () = assert!(DNS_ATTEMPT_TIMEOUT.as_millis() * (DNS_ATTEMPTS as u128 + 1) <= DNS_LOOKUP_TIMEOUT.as_millis());
 const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
 const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// A node-level egress gateway: nothing leaves the node through it unless an Istio resource says so.
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, disable_version_flag = true, arg_required_else_help = true)]
+#[command(name = "portcullis", disable_version_flag = true, arg_required_else_help = true)]
 struct Arguments {
     /// Form of the diagnostics on stderr.
     #[arg(long, global = true, value_enum, default_value = "text")]
@@ -22,8 +22,12 @@ struct Arguments {
     #[arg(long, global = true, env = "PORTCULLIS_LOG", default_value = "info")]
     log_level: String,
 
+    /// Print version, commit and the I/O driver that this kernel offers.
+    #[arg(short = 'V', long, action = clap::ArgAction::SetTrue)]
+    version: bool,
+
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -66,11 +70,19 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    if arguments.version {
+        println!("{}", crate::control::version::describe());
+        return ExitCode::SUCCESS;
+    }
+    let Some(command) = arguments.command else {
+        eprintln!("portcullis: no command given; try --help");
+        return ExitCode::from(BAD_USAGE);
+    };
     if let Err(error) = start_diagnostics(arguments.log_format, &arguments.log_level) {
         eprintln!("portcullis: --log-level: {error}");
         return ExitCode::from(BAD_USAGE);
     }
-    match arguments.command {
+    match command {
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
         Command::Get(get) => get.execute(),
@@ -81,6 +93,7 @@ pub fn main() -> ExitCode {
 fn start_diagnostics(format: LogFormat, level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = tracing_subscriber::EnvFilter::builder().parse(level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -2,13 +2,18 @@
 
 use std::process::ExitCode;
 
+use super::ConfigFile;
+
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Run {}
+pub(super) struct Run {
+    #[command(flatten)]
+    file: ConfigFile,
+}
 
 impl Run {
-    /// Runs the verb.
+    /// Runs the verb: 0 after a drain or SIGINT, 1 for a bad configuration.
     pub(super) fn execute(self) -> ExitCode {
-        ExitCode::FAILURE
+        crate::control::run(&self.file.config)
     }
 }

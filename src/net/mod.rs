@@ -1,1 +1,41 @@
-//! TODO
+//! Sockets on monoio: wait for readiness, then make one direct non-blocking call.
+//!
+//! monoio's own reads hand a buffer to the kernel until the operation completes. Here a waiting session owns no
+//! buffer: `readable` and `writable` are one-shot polls on the ring (or epoll), which may be dropped at any time
+//! without losing a byte, and the call that follows works on a buffer of the worker. This is the only module that
+//! contains unsafe code (one function, [`Socket::fd`]).
+
+mod listener;
+mod pipe;
+mod socket;
+mod time;
+
+pub use listener::{Accepted, Listener};
+pub use pipe::{Moved, Pipe, Pipes};
+pub use socket::{Received, Socket};
+pub use time::{Either, either, run_timers, sleep, within};
+
+use std::cell::RefCell;
+
+use crate::limits::SCRATCH_BYTES;
+
+/// A worker's buffers. They are borrowed between two waits, never across one, so one set serves every session.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Where sockets are read into: [`SCRATCH_BYTES`] long.
+    pub input: RefCell<Vec<u8>>,
+    /// Plain text of what was read, where TLS was opened by us; empty between uses.
+    pub plain: RefCell<Vec<u8>>,
+    /// What is about to be sent; empty between uses.
+    pub output: RefCell<Vec<u8>>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            input: RefCell::new(vec![0; SCRATCH_BYTES]),
+            plain: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
+            output: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
+        }
+    }
+}

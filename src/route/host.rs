@@ -83,6 +83,12 @@ impl HostName {
         // The grammar admits ASCII only, so the fallback is never taken.
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
+
+    /// The name, in lower case, as the bytes that it is made of.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 fn judge_label(label: &[u8]) -> Result<(), NameError> {

@@ -1,8 +1,16 @@
 //! HTTP routes: the match block of a VirtualService, and what follows from it.
+//!
+//! Matching reads the request in place and allocates nothing. What a condition means is Istio's and Envoy's: the
+//! first route of which one match holds decides, a prefix is a plain prefix of the text, and a regular expression
+//! covers the whole of it.
 
+mod matching;
+
+use std::fmt;
 use std::time::Duration;
 
 use super::cluster::Weighted;
+use super::path::is_dot_segment;
 
 /// What a request shows to a matcher. Borrowed from the request head; nothing is copied.
 pub trait RequestFacts {
@@ -27,6 +35,55 @@ pub struct HttpRoute {
     pub matches: Vec<HttpMatch>,
     /// What to do.
     pub action: HttpAction,
+}
+
+/// A route that a request has matched.
+#[derive(Clone, Copy, Debug)]
+pub struct Matched<'a> {
+    /// The route.
+    pub route: &'a HttpRoute,
+    /// Which of its matches held; `None`: it has none.
+    pub by: Option<&'a HttpMatch>,
+}
+
+impl HttpRoute {
+    /// The first route of which a match holds, and that match.
+    #[must_use]
+    pub fn find<'a>(routes: &'a [Self], facts: &(impl RequestFacts + ?Sized)) -> Option<Matched<'a>> {
+        routes.iter().find_map(|route| route.judge(facts))
+    }
+
+    fn judge(&self, facts: &(impl RequestFacts + ?Sized)) -> Option<Matched<'_>> {
+        if self.matches.is_empty() {
+            return Some(Matched { route: self, by: None });
+        }
+        let by = self.matches.iter().find(|alternative| alternative.matches(facts))?;
+        Some(Matched { route: self, by: Some(by) })
+    }
+}
+
+impl<'a> Matched<'a> {
+    /// What the access log shows as %ROUTE_NAME%: the name of the route, with that of the match if it has one.
+    #[must_use]
+    pub fn name(self) -> impl fmt::Display + 'a {
+        fmt::from_fn(move |formatter| {
+            formatter.write_str(&self.route.name)?;
+            match self.by.and_then(|by| by.name.as_deref()) {
+                Some(name) => write!(formatter, ".{name}"),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Bytes of the path that the match has covered, which a rewrite replaces. Where nothing is said about the path,
+    /// Istio's match is the prefix `/`.
+    fn covered(self, path: &str) -> usize {
+        match self.by.and_then(|by| by.path.as_ref()) {
+            Some(TextMatch::Prefix(prefix)) => prefix.len().min(path.len()),
+            Some(TextMatch::Exact(_) | TextMatch::Regex(_)) => path.len(),
+            Some(TextMatch::Present) | None => path.len().min(1),
+        }
+    }
 }
 
 /// What a matching request gets.
@@ -67,6 +124,24 @@ pub struct DirectResponse {
 pub struct PathRewrite {
     /// The matched prefix (or the whole path, for exact and regex matches) becomes this.
     pub replacement: Box<str>,
+}
+
+impl PathRewrite {
+    /// The path that goes upstream instead of the normalised `path`, both without the query.
+    ///
+    /// The replacement is put in place of what was matched and nothing else changes, as Envoy's `prefix_rewrite`
+    /// does: prefix `/a` with replacement `/` makes `//b` of `/a/b`.
+    ///
+    /// `None`: the two parts would meet in a dot segment, as prefix `/a` with replacement `/v1/` does for `/a../b`,
+    /// and the upstream would resolve it to a path outside of what the operator wrote. The request must be refused.
+    #[must_use]
+    pub fn apply(&self, path: &str, matched: Matched<'_>) -> Option<String> {
+        let rest = path.get(matched.covered(path)..)?;
+        let start = self.replacement.rfind('/').map_or(0, |slash| slash + 1);
+        let rewritten = [&*self.replacement, rest].concat();
+        let joint = rewritten[start..].split('/').next().unwrap_or_default();
+        (!is_dot_segment(joint)).then_some(rewritten)
+    }
 }
 
 /// `retries`.
@@ -123,4 +198,170 @@ pub enum TextMatch {
     Prefix(Box<str>),
     /// The whole text, by a regular expression that the compiler has anchored at both ends.
     Regex(regex::Regex),
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::cluster::Destination;
+    use super::*;
+
+    /// A request made of texts.
+    #[derive(Clone, Default)]
+    pub(in super::super) struct Request {
+        pub method: &'static str,
+        pub path: &'static str,
+        pub query: &'static str,
+        pub authority: &'static str,
+        pub headers: Vec<(&'static str, &'static str)>,
+    }
+
+    impl RequestFacts for Request {
+        fn method(&self) -> &str {
+            self.method
+        }
+        fn path(&self) -> &str {
+            self.path
+        }
+        fn query(&self) -> &str {
+            self.query
+        }
+        fn authority(&self) -> &str {
+            self.authority
+        }
+        fn header(&self, name: &str) -> Option<&str> {
+            self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+        }
+    }
+
+    pub(in super::super) fn get(path: &'static str) -> Request {
+        Request { method: "GET", path, authority: "example.com", ..Request::default() }
+    }
+
+    fn exact(text: &str) -> TextMatch {
+        TextMatch::Exact(text.into())
+    }
+
+    fn prefix(text: &str) -> TextMatch {
+        TextMatch::Prefix(text.into())
+    }
+
+    fn regex(text: &str) -> TextMatch {
+        TextMatch::Regex(regex::Regex::new(&format!("^(?:{text})$")).expect("a valid expression"))
+    }
+
+    fn path(condition: TextMatch) -> HttpMatch {
+        HttpMatch { path: Some(condition), ..HttpMatch::default() }
+    }
+
+    fn route(name: &str, matches: Vec<HttpMatch>) -> HttpRoute {
+        let forward = Forward {
+            clusters: Weighted::single(Destination::Missing),
+            timeout: None,
+            retry: RetryPolicy::default(),
+            rewrite_path: None,
+            rewrite_authority: None,
+        };
+        HttpRoute { name: name.into(), matches, action: HttpAction::Forward(forward) }
+    }
+
+    #[test]
+    fn paths_match_exactly_by_plain_prefix_or_by_a_whole_expression() {
+        assert!(path(exact("/health")).matches(&get("/health")));
+        assert!(!path(exact("/health")).matches(&get("/health/")));
+        assert!(path(prefix("/api")).matches(&get("/apis")));
+        assert!(!path(prefix("/api")).matches(&get("/API")));
+        assert!(path(regex("/health|/sport")).matches(&get("/sport")));
+        assert!(!path(regex("/health|/sport")).matches(&get("/sports")));
+    }
+
+    #[test]
+    fn case_is_ignored_on_request_for_exact_and_prefix_alone() {
+        let ignoring = |condition| HttpMatch { path_ignores_case: true, ..path(condition) };
+        assert!(ignoring(exact("/Health")).matches(&get("/hEALTH")));
+        assert!(!ignoring(exact("/Health")).matches(&get("/health2")));
+        assert!(ignoring(prefix("/API/")).matches(&get("/api/x")));
+        assert!(!ignoring(prefix("/API/")).matches(&get("/api")));
+        assert!(!ignoring(regex("/a")).matches(&get("/A")));
+    }
+
+    #[test]
+    fn every_condition_must_hold() {
+        let both = HttpMatch { method: Some(exact("GET")), ..path(prefix("/")) };
+        assert!(both.matches(&get("/")));
+        assert!(!both.matches(&Request { method: "get", ..get("/") }));
+        let authority = HttpMatch { authority: Some(exact("example.com:8080")), ..HttpMatch::default() };
+        assert!(!authority.matches(&get("/")));
+        assert!(authority.matches(&Request { authority: "example.com:8080", ..get("/") }));
+        assert!(HttpMatch::default().matches(&get("/")));
+    }
+
+    #[test]
+    fn a_header_condition_needs_the_header() {
+        let with = |condition| HttpMatch { headers: vec![("x-team".into(), condition)], ..HttpMatch::default() };
+        let sent = |value| Request { headers: vec![("X-Team", value)], ..get("/") };
+        assert!(with(TextMatch::Present).matches(&sent("")));
+        assert!(!with(TextMatch::Present).matches(&get("/")));
+        assert!(with(exact("a")).matches(&sent("a")));
+        assert!(!with(exact("a")).matches(&sent("A")));
+        assert!(!with(regex(".*")).matches(&get("/")));
+    }
+
+    #[test]
+    fn a_missing_header_counts_as_empty_where_it_must_not_match() {
+        let without =
+            |condition| HttpMatch { without_headers: vec![("x-team".into(), condition)], ..HttpMatch::default() };
+        let sent = |value| Request { headers: vec![("x-team", value)], ..get("/") };
+        assert!(without(TextMatch::Present).matches(&get("/")));
+        assert!(!without(TextMatch::Present).matches(&sent("")));
+        assert!(without(exact("a")).matches(&get("/")));
+        assert!(without(exact("a")).matches(&sent("b")));
+        assert!(!without(exact("a")).matches(&sent("a")));
+        assert!(!without(regex(".*")).matches(&get("/")));
+    }
+
+    #[test]
+    fn the_first_query_parameter_of_a_name_counts() {
+        let query = |name: &str, condition| HttpMatch { query: vec![(name.into(), condition)], ..HttpMatch::default() };
+        let request = Request { query: "a=1&b&a=2&c==", ..get("/") };
+        assert!(query("a", exact("1")).matches(&request));
+        assert!(!query("a", exact("2")).matches(&request));
+        assert!(query("b", TextMatch::Present).matches(&request));
+        assert!(query("b", exact("")).matches(&request));
+        assert!(query("c", exact("=")).matches(&request));
+        assert!(!query("B", TextMatch::Present).matches(&request));
+        assert!(!query("a", TextMatch::Present).matches(&get("/")));
+    }
+
+    #[test]
+    fn the_first_route_decides_and_names_its_match() {
+        let named = HttpMatch { name: Some("metrics".into()), ..path(exact("/metrics")) };
+        let routes = [route("open", vec![path(exact("/health")), named]), route("rest", vec![])];
+        let name = |request: &'static str| HttpRoute::find(&routes, &get(request)).map(|it| it.name().to_string());
+        assert_eq!(name("/health").as_deref(), Some("open"));
+        assert_eq!(name("/metrics").as_deref(), Some("open.metrics"));
+        assert_eq!(name("/other").as_deref(), Some("rest"));
+        assert!(HttpRoute::find(&routes[..1], &get("/other")).is_none());
+    }
+
+    #[test]
+    fn a_rewrite_replaces_what_was_matched() {
+        let rewrite = |condition: Option<TextMatch>, replacement: &str, path: &'static str| {
+            let matches = condition.map(|it| HttpMatch { path: Some(it), ..HttpMatch::default() });
+            let route = route("default", matches.into_iter().collect());
+            let matched = route.judge(&get(path)).expect("the route matches");
+            PathRewrite { replacement: replacement.into() }.apply(path, matched)
+        };
+        let is = |text: &str| Some(text.to_owned());
+        assert_eq!(rewrite(Some(prefix("/api/")), "/", "/api/x"), is("/x"));
+        assert_eq!(rewrite(Some(prefix("/api")), "/", "/api/x"), is("//x"));
+        assert_eq!(rewrite(Some(prefix("/api")), "/v2", "/api"), is("/v2"));
+        assert_eq!(rewrite(Some(exact("/old")), "/new", "/old"), is("/new"));
+        assert_eq!(rewrite(Some(regex("/o.*")), "/new", "/old/x"), is("/new"));
+        assert_eq!(rewrite(None, "/v2", "/x"), is("/v2x"));
+        assert_eq!(rewrite(None, "/v2/", "/x"), is("/v2/x"));
+        assert_eq!(rewrite(Some(prefix("/files")), "/v1/", "/files../secret"), None);
+        assert_eq!(rewrite(Some(prefix("/files")), "/v1/.", "/files./secret"), None);
+        assert_eq!(rewrite(Some(prefix("/files")), "/v1/", "/files%2e%2E"), None);
+        assert_eq!(rewrite(Some(prefix("/files")), "/v1/", "/files..."), is("/v1/..."));
+    }
 }

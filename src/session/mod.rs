@@ -1,1 +1,38 @@
-//! TODO
+//! The life of a session, and nothing but the order of its stages.
+//!
+//! ```text
+//! accept ─▶ peek ─▶ route ─▶ upstream (choose, resolve, dial, originate) ─▶ relay ─▶ record
+//!            ├─ ClientHello  ─▶ tunnel: bytes both ways, half-close kept
+//!            └─ HTTP/1 head  ─▶ http: a loop, one turn per request
+//! ```
+
+mod client;
+mod context;
+mod http;
+mod peek;
+mod tunnel;
+
+pub use client::{Client, Clients};
+pub use context::Context;
+
+use std::rc::Rc;
+
+use crate::failure::Failure;
+
+use peek::Opening;
+
+/// Serves one client connection from accept to the last log line.
+pub async fn serve(context: Rc<Context>, client: Rc<Client>) {
+    match peek::peek(&client.socket, &context).await {
+        Ok(Opening::Tls(hello, bytes)) => Box::pin(tunnel::serve(&context, &client, hello, bytes)).await,
+        Ok(Opening::Http(bytes)) => Box::pin(http::serve(&context, &client, bytes)).await,
+        // A connection that brought nothing was neither a request nor a session.
+        Ok(Opening::Nothing) => {}
+        Err(failure) => tunnel::refuse(&context, &client, &failure).await,
+    }
+}
+
+/// Whether a failure leaves the client with an answer that it must be given time to read.
+fn has_answer(failure: &Failure) -> bool {
+    failure.alert().is_some() || failure.status().is_some()
+}

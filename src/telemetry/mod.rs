@@ -4,5 +4,12 @@
 //! [`metrics::Counters`]; only finished batches and copies leave it.
 
 pub mod access_log;
+pub mod batch;
+mod escape;
+pub mod exposition;
+mod field;
+mod labels;
+pub mod log_writer;
 pub mod metrics;
 pub mod record;
+pub mod report;

@@ -1,1 +1,8 @@
-//! TODO
+//! From a cluster to a connection: choose an endpoint, resolve it, dial it, open TLS, keep it for reuse.
+
+pub mod balance;
+pub mod connection;
+pub mod dial;
+pub mod pool;
+pub mod resolve;
+pub mod tls;

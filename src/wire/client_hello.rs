@@ -3,6 +3,15 @@
 //! Strict: every length must end exactly where its vector ends, so that no two readers of the same bytes can see
 //! two different names.
 
+#[cfg(test)]
+mod faults;
+mod message;
+mod records;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
 use crate::route::host::{HostName, NameError};
 
 use super::alert::Alert;
@@ -103,9 +112,17 @@ impl Reject {
 
 /// Reads the first bytes of a connection. `hello_bytes_max` bounds the handshake message and its record headers.
 ///
-/// Work is linear in `bytes`; a caller that gets [`Parsed::Incomplete`] calls again with more.
+/// Work is linear in `bytes`; a caller that gets [`Parsed::Incomplete`] calls again with more. Bytes after the record
+/// in which the hello ends are not looked at. A hello in one record, as nearly all are, is read in place.
 #[must_use]
 pub fn parse(bytes: &[u8], hello_bytes_max: usize) -> Parsed {
-    let _ = (bytes, hello_bytes_max);
-    Parsed::Incomplete
+    let message = match records::message(bytes, hello_bytes_max) {
+        Ok(Some(message)) => message,
+        Ok(None) => return Parsed::Incomplete,
+        Err(reject) => return Parsed::Rejected(reject),
+    };
+    match message::read(&message) {
+        Ok(hello) => Parsed::Complete(hello),
+        Err(reject) => Parsed::Rejected(reject),
+    }
 }

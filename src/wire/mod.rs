@@ -2,4 +2,5 @@
 
 pub mod alert;
 pub mod client_hello;
+pub mod fuzz;
 pub mod http1;

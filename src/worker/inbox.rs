@@ -4,7 +4,6 @@
 //! Workers answer with [`Event`]s over a queue of the control thread.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,6 +11,8 @@ use std::time::Duration;
 use crate::route::host::HostName;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Counters;
+
+pub use crate::upstream::resolve::{Answer, Unresolved};
 
 /// From the control thread to a worker.
 #[derive(Debug)]
@@ -39,26 +40,6 @@ pub enum Event {
     Drained(usize),
     /// The worker could not start; what the operator should know.
     Failed(usize, String),
-}
-
-/// Addresses of a name.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// A and AAAA records in the order to try; never empty, at most [`crate::limits::ADDRESSES_PER_NAME_MAX`].
-    pub addresses: Vec<IpAddr>,
-    /// How long the answer may be used.
-    pub valid: Duration,
-    /// Whether the operator wrote the addresses (`dns.hosts`): they are exempt from the address policy.
-    pub configured: bool,
-}
-
-/// Why a name has no addresses.
-#[derive(Clone, Debug)]
-pub struct Unresolved {
-    /// For the log: `NXDOMAIN`, `timeout`, ….
-    pub reason: String,
-    /// How long to take no for an answer.
-    pub valid: Duration,
 }
 
 /// The control thread's end of an inbox.

@@ -1,13 +1,16 @@
 //! One thread per CPU: accept and spawn, obey the control thread, nothing else.
 
+mod accept;
 pub mod inbox;
+mod main_loop;
+mod runtime;
 
 use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 
 use crate::snapshot::Snapshot;
 
-use inbox::{Event, Mailbox};
+use inbox::{Event, Inbox, Mailbox};
 
 /// What a worker needs to start.
 #[derive(Debug)]
@@ -74,7 +77,31 @@ pub struct Worker {
 /// # Errors
 /// When no thread or descriptor is to be had.
 pub fn spawn(spec: WorkerSpec) -> std::io::Result<Worker> {
-    let (mailbox, _inbox) = inbox::channel()?;
-    let thread = std::thread::Builder::new().name(format!("worker-{}", spec.index)).spawn(move || drop(spec))?;
+    let (mailbox, inbox) = inbox::channel()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{}", spec.index)).spawn(move || run(spec, inbox))?;
     Ok(Worker { mailbox, thread })
+}
+
+/// The life of a worker's thread.
+fn run(spec: WorkerSpec, inbox: Inbox) {
+    if let Some(cpu) = spec.cpu {
+        pin(cpu);
+    }
+    let (index, events) = (spec.index, spec.events.clone());
+    let result = runtime::with(spec.driver, |driver| main_loop::run(spec, inbox, driver));
+    let event = match result.and_then(|ended| ended) {
+        Ok(()) => Event::Drained(index),
+        Err(reason) => Event::Failed(index, reason),
+    };
+    // The control thread may have ended first; then nobody needs to know.
+    let _ = events.send(event);
+}
+
+/// Keeps the thread on one CPU, whose caches hold its tables. Not being allowed to costs speed only.
+fn pin(cpu: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        tracing::warn!(cpu, %error, "a worker could not be pinned");
+    }
 }

@@ -3,11 +3,21 @@
 use std::ops::Range;
 
 use super::BodyLength;
+use super::chunked::Chunked;
 
 /// Follows one body through the bytes of a connection. Holds no bytes.
 #[derive(Clone, Debug)]
 pub struct BodyReader {
-    length: BodyLength,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Done,
+    /// This many bytes are missing; never 0.
+    Fixed(u64),
+    Chunked(Chunked),
+    UntilClose,
 }
 
 /// Bounds of a chunked body.
@@ -51,17 +61,24 @@ impl BodyReader {
     /// Starts at the first byte after a head.
     #[must_use]
     pub fn new(length: BodyLength, limits: BodyLimits) -> Self {
-        let _ = limits;
-        Self { length }
+        let state = match length {
+            BodyLength::None => State::Done,
+            BodyLength::Fixed(length) => fixed(length),
+            BodyLength::Chunked => State::Chunked(Chunked::new(limits)),
+            BodyLength::UntilClose => State::UntilClose,
+        };
+        Self { state }
     }
 
     /// Whether the message has ended.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.length == BodyLength::None
+        matches!(self.state, State::Done)
     }
 
-    /// Takes the next piece from the front of `bytes`. `consumed == 0` without `done`: more bytes are needed.
+    /// Takes the next piece from the front of `bytes`: at most one run of data, with the framing around it.
+    /// `consumed == 0` without `done`: more bytes are needed. No byte is ever needed twice, so that the caller may
+    /// drop what was consumed and need not make room for what was not.
     ///
     /// Trailers are consumed, checked and dropped: a recipient may discard them (RFC 9110 section 6.5.1), and
     /// none can then be mistaken for a header.
@@ -69,8 +86,20 @@ impl BodyReader {
     /// # Errors
     /// [`BodyError`]; the connection cannot be used any further.
     pub fn step(&mut self, bytes: &[u8]) -> Result<Step, BodyError> {
-        let _ = bytes;
-        Ok(Step { consumed: 0, data: 0..0, done: self.is_done() })
+        let step = match &mut self.state {
+            State::Done => Step { consumed: 0, data: 0..0, done: true },
+            State::UntilClose => Step { consumed: bytes.len(), data: 0..bytes.len(), done: false },
+            State::Fixed(missing) => {
+                let length = usize::try_from(*missing).map_or(bytes.len(), |missing| missing.min(bytes.len()));
+                *missing -= length as u64;
+                Step { consumed: length, data: 0..length, done: *missing == 0 }
+            }
+            State::Chunked(chunked) => chunked.step(bytes)?,
+        };
+        if step.done {
+            self.state = State::Done;
+        }
+        Ok(step)
     }
 
     /// Tells a body that ends with the connection that the connection ended.
@@ -78,6 +107,13 @@ impl BodyReader {
     /// Returns whether the body is complete: false is a truncation.
     #[must_use]
     pub fn end_of_stream(&mut self) -> bool {
+        if matches!(self.state, State::UntilClose) {
+            self.state = State::Done;
+        }
         self.is_done()
     }
+}
+
+fn fixed(length: u64) -> State {
+    if length == 0 { State::Done } else { State::Fixed(length) }
 }

@@ -91,7 +91,7 @@ pub enum HeadError {
     /// A target of a form that the method does not allow, or one with a fragment.
     #[error("the request target is not valid")]
     Target,
-    /// Content-Length that is no number, or several that differ.
+    /// Content-Length that is no number, or several: even equal ones have no honest reason.
     #[error("the Content-Length is not valid")]
     ContentLength,
     /// Both Content-Length and Transfer-Encoding (RFC 9112 section 6.1).
@@ -100,6 +100,22 @@ pub enum HeadError {
     /// A transfer coding other than exactly `chunked`, or one in HTTP/1.0.
     #[error("the transfer coding is not spoken here")]
     TransferEncoding,
+}
+
+impl<T> From<Result<T, HeadError>> for Parsed<T> {
+    fn from(result: Result<T, HeadError>) -> Self {
+        match result {
+            Ok(head) => Self::Complete(head),
+            Err(error) => Self::Rejected(error),
+        }
+    }
+}
+
+impl Version {
+    /// The version that the tokenizer, which accepts no other, calls by its minor number.
+    pub(super) fn from_minor(minor: u8) -> Self {
+        if minor == 0 { Self::Http10 } else { Self::Http11 }
+    }
 }
 
 impl HeadError {

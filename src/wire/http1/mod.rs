@@ -4,18 +4,28 @@
 //! never copies. The caller keeps those bytes and hands them back to the accessors and writers.
 
 mod body;
+mod chunked;
+mod fields;
+mod grammar;
 mod head;
+mod local;
 mod request;
 mod response;
+mod scan;
+mod target;
+mod trailers;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use body::{BodyError, BodyLimits, BodyReader, Step};
 pub use head::{Field, Head, HeadError, HeadLimits, Parsed, Span, Version};
+pub use local::write_local_response;
 pub use request::{RequestHead, TargetForm, parse_request};
 pub use response::{ResponseHead, parse_response};
 pub use write::{
-    RequestEdits, ResponseEdits, downstream_length, write_chunk, write_last_chunk, write_local_response, write_request,
-    write_response,
+    RequestEdits, ResponseEdits, downstream_length, write_chunk, write_last_chunk, write_request, write_response,
 };
 
 /// How the end of a body is found (RFC 9112 section 6.3).

@@ -1,6 +1,11 @@
 //! Heads and chunks as the gateway sends them.
 
+use super::head::Head;
+use super::response::{SWITCHING_PROTOCOLS, is_bodiless};
 use super::{BodyLength, RequestHead, ResponseHead};
+
+/// What the writers add to a head beyond the fields they copy, the target and the Host: one reservation suffices.
+const HEAD_SLACK: usize = 128;
 
 /// What changes in a forwarded request head.
 #[derive(Clone, Copy, Debug)]
@@ -25,17 +30,58 @@ pub struct ResponseEdits {
 /// Appends the head of a forwarded request: always HTTP/1.1, one Host first, hop-by-hop fields left out, and the
 /// framing of `head.body` written anew (RFC 9112 section 6).
 pub fn write_request(head: &RequestHead, bytes: &[u8], edits: &RequestEdits<'_>, out: &mut Vec<u8>) {
-    let _ = (head, bytes, edits, out);
+    debug_assert!(edits.target.bytes().all(|byte| byte.is_ascii_graphic()), "a target would break the line");
+    debug_assert!(edits.host.bytes().all(|byte| byte.is_ascii_graphic()), "a Host would break the line");
+    out.reserve(head.head.len as usize + edits.target.len() + edits.host.len() + HEAD_SLACK);
+    out.extend_from_slice(head.method.of(bytes));
+    out.push(b' ');
+    out.extend_from_slice(edits.target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_field(b"Host", edits.host.as_bytes(), out);
+    write_end_to_end(&head.head, bytes, out);
+    write_framing(head.body, out);
+    if let Some(upgrade) = head.upgrade.filter(|_| edits.upgrade) {
+        write_upgrade(upgrade.of(bytes), out);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the head of a forwarded response, with the framing that [`downstream_length`] says.
+///
+/// A response without a body to HEAD or of status 304 keeps its Content-Length, which tells of the body that there
+/// would be. A 101 keeps its Upgrade; forward one only if the request's was. An interim response says nothing about
+/// the connection; HTTP/1.0 knows none, so drop it there. What ends with the connection is marked `close` whatever
+/// `edits` says.
 pub fn write_response(head: &ResponseHead, bytes: &[u8], edits: ResponseEdits, out: &mut Vec<u8>) {
-    let _ = (head, bytes, edits, out);
+    let length = downstream_length(head.body, edits.http10);
+    out.reserve(head.head.len as usize + HEAD_SLACK);
+    write_status_line(head.status, head.phrase.of(bytes), out);
+    write_end_to_end(&head.head, bytes, out);
+    write_framing(length, out);
+    if length == BodyLength::None
+        && !is_bodiless(head.status)
+        && let Some(length) = head.head.find(bytes, "content-length")
+    {
+        write_field(b"Content-Length", length, out);
+    }
+    if head.status == SWITCHING_PROTOCOLS {
+        write_upgrade(head.head.find(bytes, "upgrade").unwrap_or_default(), out);
+    } else if head.status >= 200 {
+        write_connection(edits.keep_alive && length != BodyLength::UntilClose, edits.http10, out);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends one chunk of a chunked body; nothing for empty data, which would end the body.
 pub fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
-    let _ = (data, out);
+    if data.is_empty() {
+        return;
+    }
+    out.reserve(data.len() + CHUNK_FRAMING_MAX);
+    write_hexadecimal(data.len(), out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the end of a chunked body.
@@ -43,9 +89,62 @@ pub fn write_last_chunk(out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n\r\n");
 }
 
-/// Appends a complete answer of the gateway itself, `text/plain`. `to_head`: without the body, its length stated.
-pub fn write_local_response(status: u16, body: &str, keep_alive: bool, to_head: bool, out: &mut Vec<u8>) {
-    let _ = (status, body, keep_alive, to_head, out);
+/// Most bytes that [`write_chunk`] adds to the data: sixteen digits and two line ends.
+const CHUNK_FRAMING_MAX: usize = 16 + 4;
+
+pub(super) fn write_status_line(status: u16, phrase: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(u64::from(status), out);
+    out.push(b' ');
+    out.extend_from_slice(phrase);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn write_framing(length: BodyLength, out: &mut Vec<u8>) {
+    match length {
+        BodyLength::None | BodyLength::UntilClose => {}
+        BodyLength::Chunked => write_field(b"Transfer-Encoding", b"chunked", out),
+        BodyLength::Fixed(length) => {
+            write_field(b"Content-Length", itoa::Buffer::new().format(length).as_bytes(), out);
+        }
+    }
+}
+
+/// Persistence is the default of HTTP/1.1 and has to be said in HTTP/1.0 (RFC 9112 section 9.3).
+fn write_connection(keep_alive: bool, http10: bool, out: &mut Vec<u8>) {
+    match (keep_alive, http10) {
+        (false, _) => write_field(b"Connection", b"close", out),
+        (true, true) => write_field(b"Connection", b"keep-alive", out),
+        (true, false) => {}
+    }
+}
+
+fn write_upgrade(protocols: &[u8], out: &mut Vec<u8>) {
+    write_field(b"Connection", b"upgrade", out);
+    write_field(b"Upgrade", protocols, out);
+}
+
+fn write_end_to_end(head: &Head, bytes: &[u8], out: &mut Vec<u8>) {
+    for field in head.fields.iter().filter(|field| !field.hop) {
+        write_field(field.name.of(bytes), field.value.of(bytes), out);
+    }
+}
+
+fn write_decimal(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn write_hexadecimal(number: usize, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = number.max(1).ilog2() / 4 + 1;
+    out.extend((0..digits).rev().map(|position| DIGITS[(number >> (4 * position)) & 15]));
 }
 
 /// How a body is framed towards the client: a body that ends with the upstream's connection, or a chunked one, is

@@ -1,0 +1,107 @@
+//! A listening socket that one worker owns.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::limits::ACCEPT_BACKLOG;
+
+use super::Socket;
+
+/// A listening socket, bound with `SO_REUSEPORT`: the kernel spreads connections over the workers.
+#[derive(Debug)]
+pub struct Listener {
+    /// For readiness. The second descriptor of the same socket, below, is for accept4(2): monoio offers its own as a
+    /// bare number only, and a dropped monoio accept would leak the connection.
+    polled: monoio::net::TcpListener,
+    accepting: TcpListener,
+    /// Given up for a moment when the process runs out of descriptors, so that a connection can be accepted and
+    /// closed instead of waking the worker for ever.
+    reserve: RefCell<Option<File>>,
+}
+
+/// The outcome of [`Listener::accept`].
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection and its peer.
+    Connection(Socket, SocketAddr),
+    /// No connection is waiting.
+    Pending,
+    /// The peer was gone before we looked; there may be more connections.
+    Aborted,
+    /// No descriptors: one connection was closed unanswered, or none could be. Wait before trying again.
+    Exhausted,
+}
+
+impl Listener {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// What bind(2) and listen(2) report: address in use, not available, permission denied.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        sockopt::set_socket_reuseaddr(&fd, true)?;
+        sockopt::set_socket_reuseport(&fd, true)?;
+        rustix::net::bind(&fd, &address)?;
+        rustix::net::listen(&fd, ACCEPT_BACKLOG)?;
+        let accepting = TcpListener::from(fd);
+        let polled = monoio::net::TcpListener::from_std(accepting.try_clone()?)?;
+        Ok(Self { polled, accepting, reserve: RefCell::new(File::open("/dev/null").ok()) })
+    }
+
+    /// Waits until a connection may be waiting.
+    ///
+    /// # Errors
+    /// When the driver refuses the poll.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.polled.readable(false).await
+    }
+
+    /// Accepts one connection without waiting.
+    ///
+    /// # Errors
+    /// What accept4(2) reports, except what [`Accepted`] names.
+    pub fn accept(&self) -> io::Result<Accepted> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match rustix::net::acceptfrom_with(&self.accepting, flags) {
+            Ok((fd, peer)) => Self::accepted(fd, peer),
+            Err(Errno::AGAIN) => Ok(Accepted::Pending),
+            // The connection ended in the queue, or the network told so (accept(2), "Error handling").
+            Err(
+                Errno::CONNABORTED | Errno::INTR | Errno::NETDOWN | Errno::PROTO | Errno::NOPROTOOPT | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH | Errno::OPNOTSUPP | Errno::NETUNREACH,
+            ) => Ok(Accepted::Aborted),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                self.close_one();
+                Ok(Accepted::Exhausted)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn accepted(fd: OwnedFd, peer: Option<rustix::net::SocketAddrAny>) -> io::Result<Accepted> {
+        let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else { return Ok(Accepted::Aborted) };
+        match Socket::new(fd) {
+            Ok(socket) => Ok(Accepted::Connection(socket, peer)),
+            // The peer has reset already: options can no longer be set.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(Accepted::Aborted),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Uses the reserved descriptor to take one connection off the queue and close it.
+    fn close_one(&self) {
+        let mut reserve = self.reserve.borrow_mut();
+        if reserve.take().is_some() {
+            drop(rustix::net::accept_with(&self.accepting, SocketFlags::CLOEXEC));
+        }
+        *reserve = File::open("/dev/null").ok();
+    }
+}

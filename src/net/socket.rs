@@ -1,0 +1,162 @@
+//! A connected stream socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt};
+
+/// A TCP connection. Closed on drop, once no readiness poll refers to it any more.
+///
+/// The descriptor is non-blocking: under io_uring monoio leaves sockets blocking, and one `splice` on a blocking
+/// socket would stop the whole worker.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+}
+
+/// The outcome of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// This many bytes, at least one.
+    Bytes(usize),
+    /// The peer has finished sending.
+    End,
+    /// Nothing at the moment: wait for [`Socket::readable`].
+    Pending,
+}
+
+impl Socket {
+    /// Takes over a connected, non-blocking socket.
+    ///
+    /// # Errors
+    /// When the driver cannot register it.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        // Heads and TLS flights are sent whole; Nagle's algorithm would only delay their last segment.
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        Ok(Self { stream: TcpStream::from_std(fd.into())? })
+    }
+
+    /// Opens a connection to `address`. May be dropped at any time, which abandons the attempt.
+    ///
+    /// # Errors
+    /// What connect(2) reports.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        match rustix::net::connect(&fd, &address) {
+            Ok(()) => return Self::new(fd),
+            Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let socket = Self::new(fd)?;
+        socket.writable().await?;
+        sockopt::socket_error(socket.fd())??;
+        Ok(socket)
+    }
+
+    /// Waits until there is something to receive, or the end, or an error to collect.
+    ///
+    /// # Errors
+    /// When the driver refuses the poll.
+    pub async fn readable(&self) -> io::Result<()> {
+        // `false`: under epoll monoio keeps a readiness flag that only its own calls would clear.
+        self.stream.readable(false).await
+    }
+
+    /// Waits until something can be sent, or there is an error to collect.
+    ///
+    /// # Errors
+    /// When the driver refuses the poll.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.stream.writable(false).await
+    }
+
+    /// Receives into `buffer`, which must not be empty, without waiting.
+    ///
+    /// # Errors
+    /// What recv(2) reports, connection reset included.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        debug_assert!(!buffer.is_empty(), "an empty buffer would read as the end of the stream");
+        loop {
+            return match rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => Ok(Received::End),
+                Ok((count, _)) => Ok(Received::Bytes(count)),
+                Err(Errno::AGAIN) => Ok(Received::Pending),
+                Err(Errno::INTR) => continue,
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Sends the beginning of `bytes` without waiting and returns how much was taken; less than all means that the
+    /// socket is full and [`Self::writable`] is due.
+    ///
+    /// # Errors
+    /// What send(2) reports, connection reset included.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            return match rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => Ok(count),
+                Err(Errno::AGAIN) => Ok(0),
+                Err(Errno::INTR) => continue,
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Sends all of `bytes`, waiting as often as it takes.
+    ///
+    /// # Errors
+    /// What send(2) reports.
+    pub async fn send_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = self.send(bytes)?;
+        while sent < bytes.len() {
+            self.writable().await?;
+            sent += self.send(&bytes[sent..])?;
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that nothing more will be sent. A peer that is gone already is no error.
+    pub fn shutdown_write(&self) {
+        let _ = rustix::net::shutdown(self.fd(), Shutdown::Write);
+    }
+
+    /// Ends both directions; whoever waits on this socket wakes up.
+    pub fn shutdown(&self) {
+        let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
+    }
+
+    /// Makes the close that follows a reset, so that the peer cannot mistake a truncation for a clean end.
+    pub fn reset_on_close(&self) {
+        let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
+    }
+
+    /// Our end's address.
+    ///
+    /// # Errors
+    /// What getsockname(2) reports.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        let address = rustix::net::getsockname(self.fd())?;
+        SocketAddr::try_from(address).map_err(Into::into)
+    }
+
+    /// The descriptor, for calls that monoio does not offer.
+    #[expect(unsafe_code, reason = "monoio's stream offers its descriptor as a bare number only")]
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `self.stream` owns the descriptor and closes it no earlier than its drop; the returned borrow of
+        // `self` cannot outlive that.
+        unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}

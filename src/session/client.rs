@@ -1,0 +1,127 @@
+//! The client connections of a worker.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::limits::DRAINED_BODY_BYTES_MAX;
+use crate::net::{Received, Scratch, Socket, within};
+
+/// Longest wait for a client to close after it was refused or told `Connection: close`.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Client {
+    /// Its socket.
+    pub socket: Socket,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Our address, as the client knows it.
+    pub local: SocketAddr,
+    /// The port that routes mean.
+    pub service_port: u16,
+    /// Whether it is between two requests, so that a drain may close it at once.
+    pub idle: Cell<bool>,
+}
+
+/// All client connections of a worker, for limits and for drain.
+#[derive(Debug, Default)]
+pub struct Clients {
+    open: RefCell<Slab<Rc<Client>>>,
+    sources: RefCell<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
+}
+
+/// Keeps a client in the table; leaves it on drop.
+#[derive(Debug)]
+pub struct Registration<'a> {
+    clients: &'a Clients,
+    slot: usize,
+    source: IpAddr,
+}
+
+impl Clients {
+    /// Enters a client.
+    pub fn enter(&self, client: &Rc<Client>) -> Registration<'_> {
+        let slot = self.open.borrow_mut().insert(Rc::clone(client));
+        *self.sources.borrow_mut().entry(client.peer.ip()).or_insert(0) += 1;
+        Registration { clients: self, slot, source: client.peer.ip() }
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Open connections from one address.
+    #[must_use]
+    pub fn from_source(&self, source: IpAddr) -> usize {
+        self.sources.borrow().get(&source).copied().unwrap_or(0)
+    }
+
+    /// Ends the connections between two requests; their sessions wake up to the end of the stream.
+    pub fn close_idle(&self) {
+        self.open.borrow().iter().filter(|(_, client)| client.idle.get()).for_each(|(_, client)| client.socket.shutdown());
+    }
+
+    /// Ends every connection.
+    pub fn close_all(&self) {
+        self.open.borrow().iter().for_each(|(_, client)| client.socket.shutdown());
+    }
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        self.clients.open.borrow_mut().try_remove(self.slot);
+        let mut sources = self.clients.sources.borrow_mut();
+        if let Some(count) = sources.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl Client {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16) -> Self {
+        Self { socket, peer, local, service_port, idle: Cell::new(false) }
+    }
+
+    /// Closes our side and reads on for a moment. Closing at once, with unread bytes in the socket, would make the
+    /// kernel send a reset that can overtake the answer (RFC 9112 section 9.6).
+    pub async fn linger(&self, scratch: &Scratch) {
+        self.socket.shutdown_write();
+        let drain = async {
+            let mut drained = 0;
+            while drained <= DRAINED_BODY_BYTES_MAX {
+                match self.socket.receive(&mut scratch.input.borrow_mut()) {
+                    Ok(Received::Bytes(count)) => {
+                        drained += count as u64;
+                        continue;
+                    }
+                    Ok(Received::End) | Err(_) => return,
+                    Ok(Received::Pending) => {}
+                }
+                if self.socket.readable().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Either way the connection is closed now.
+        let _ = within(LINGER, drain).await;
+    }
+}

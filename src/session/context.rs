@@ -1,0 +1,171 @@
+//! What the sessions of one worker share. Nothing here is seen by another thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Instant, SystemTime};
+
+use crate::failure::Failure;
+use crate::limits::{DENIED_ROWS_MAX, LOG_BATCH_DELAY};
+use crate::net::{Pipes, Scratch};
+use crate::relay::Tools;
+use crate::route::host::HostName;
+use crate::snapshot::{AccessLog, Snapshot};
+use crate::telemetry::batch::{Batch, Pushed};
+use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow};
+use crate::telemetry::record::Record;
+use crate::upstream::balance::Balancer;
+use crate::upstream::pool::Pool;
+use crate::upstream::resolve::Resolver;
+use crate::upstream::tls::TlsConfigs;
+use crate::worker::LogBatch;
+
+use super::client::Clients;
+
+/// Everything that belongs to one worker.
+#[derive(Debug)]
+pub struct Context {
+    snapshot: RefCell<Rc<Snapshot>>,
+    /// Buffers.
+    pub scratch: Scratch,
+    /// Pipes for bulk transfers.
+    pub pipes: Pipes,
+    /// Answers of the resolver.
+    pub resolver: Resolver,
+    /// Choice of endpoints.
+    pub balancer: Balancer,
+    /// Idle upstream connections.
+    pub pool: Pool,
+    /// rustls configurations.
+    pub tls: TlsConfigs,
+    /// Numbers.
+    pub counters: RefCell<Counters>,
+    /// Open client connections.
+    pub clients: Clients,
+    /// Whether the worker is draining: no request follows the one under way.
+    pub draining: Cell<bool>,
+    /// Whether the time to drain has passed: sessions that end now were cut off.
+    pub drain_expired: Cell<bool>,
+    log: Batch,
+}
+
+/// What a refusal was about, for `/denied` and the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Denied<'a> {
+    /// The host that was asked for; `-`: none.
+    pub host: &'a str,
+    /// The service port.
+    pub port: u16,
+    /// The client.
+    pub source: IpAddr,
+    /// Whether the client spoke TLS.
+    pub tls: bool,
+}
+
+impl Context {
+    /// A worker's state, with its first configuration. `ask` puts a question to the resolver.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, seed: u64, log: SyncSender<LogBatch>, ask: impl Fn(HostName) + 'static) -> Self {
+        Self {
+            snapshot: RefCell::new(Rc::new(snapshot)),
+            scratch: Scratch::default(),
+            pipes: Pipes::default(),
+            resolver: Resolver::new(ask),
+            balancer: Balancer::new(seed),
+            pool: Pool::default(),
+            tls: TlsConfigs::default(),
+            counters: RefCell::default(),
+            clients: Clients::default(),
+            draining: Cell::new(false),
+            drain_expired: Cell::new(false),
+            log: Batch::new(log),
+        }
+    }
+
+    /// The configuration in force now.
+    pub fn snapshot(&self) -> Rc<Snapshot> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Puts a configuration in force, between two events of the worker, and lets go of what it no longer needs.
+    pub fn apply(&self, snapshot: Snapshot) {
+        let clusters = &snapshot.routes.tables.clusters;
+        let pools: HashSet<_> = clusters.iter().map(|cluster| cluster.pool).collect();
+        let profiles = clusters.iter().filter_map(|cluster| cluster.tls.as_ref()?.profile.as_ref().ok());
+        let profiles: HashSet<_> = profiles.map(|profile| profile.id).collect();
+        self.pool.keep_clusters(|pool| pools.contains(&pool));
+        self.balancer.retain(|pool| pools.contains(&pool));
+        self.tls.retain(|id| profiles.contains(&id));
+        self.resolver.forget();
+        self.snapshot.replace(Rc::new(snapshot));
+    }
+
+    /// What a relay works with.
+    pub fn tools(&self) -> Tools<'_> {
+        Tools { scratch: &self.scratch, pipes: &self.pipes }
+    }
+
+    /// Tells about a finished request or session: the one place where log lines and counts come from.
+    pub fn finish(self: &Rc<Self>, record: &Record<'_>, failure: Option<(&Failure, Denied<'_>)>, form: AccessLog) {
+        self.counters.borrow_mut().count(record);
+        if let Some((failure, denied)) = failure.filter(|(failure, _)| failure.is_denial()) {
+            self.count_denial(failure, denied);
+        }
+        if form == AccessLog::Off {
+            return;
+        }
+        match self.log.push(record, form) {
+            Pushed::Kept => {}
+            Pushed::Full => self.flush_log(),
+            Pushed::Started => {
+                let context = Rc::clone(self);
+                monoio::spawn(async move {
+                    crate::net::sleep(LOG_BATCH_DELAY).await;
+                    context.flush_log();
+                });
+            }
+        }
+    }
+
+    /// Hands the lines so far to the writer.
+    pub fn flush_log(&self) {
+        self.counters.borrow_mut().access_log_dropped += u64::from(self.log.flush());
+    }
+
+    fn count_denial(&self, failure: &Failure, denied: Denied<'_>) {
+        let mut counters = self.counters.borrow_mut();
+        *counters.denied.entry((failure.reason(), failure.rule().into())).or_insert(0) += 1;
+        let key = DeniedKey {
+            host: denied.host.into(),
+            port: denied.port,
+            source: denied.source,
+            reason: failure.reason(),
+            tls: denied.tls,
+        };
+        let rows = &mut counters.denied_destinations;
+        if rows.len() >= DENIED_ROWS_MAX && !rows.contains_key(&key) {
+            // The table shows what is being refused now; the oldest row says the least about that.
+            let oldest = rows.iter().min_by_key(|(_, row)| row.last_seen).map(|(key, _)| key.clone());
+            oldest.map(|key| rows.remove(&key));
+        }
+        let row = rows.entry(key).or_insert(DeniedRow { count: 0, last_seen: SystemTime::UNIX_EPOCH });
+        row.count += 1;
+        row.last_seen = SystemTime::now();
+    }
+
+    /// A copy of the counters, with the gauges as they are now.
+    pub fn report(&self) -> Counters {
+        let mut counters = self.counters.borrow().clone();
+        counters.sessions_active = self.clients.len() as u64;
+        counters.upstream_active = self.balancer.active();
+        counters.upstream_idle = self.pool.len() as u64;
+        counters
+    }
+
+    /// Housekeeping, every now and then.
+    pub fn sweep(&self) {
+        self.pool.sweep(Instant::now(), &self.scratch);
+    }
+}

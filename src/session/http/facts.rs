@@ -1,0 +1,80 @@
+//! A request head as the matchers see it.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::failure::Failure;
+use crate::route::host::{Authority, AuthorityHost, HostName};
+use crate::route::http::RequestFacts;
+use crate::route::path::{self, Normalization};
+use crate::wire::http1::{HeadError, RequestHead, TargetForm};
+
+/// What the decision is about. What is matched here is what is forwarded.
+#[derive(Debug)]
+pub(super) struct Facts<'a> {
+    head: &'a RequestHead,
+    bytes: &'a [u8],
+    /// The normalised path.
+    path: Cow<'a, str>,
+    /// The authority in lower case.
+    authority: SmallVec<[u8; 64]>,
+    /// The host that was asked for; `None`: an IP address.
+    pub(super) host: Option<HostName>,
+}
+
+impl<'a> Facts<'a> {
+    /// Reads the facts off a head.
+    ///
+    /// # Errors
+    /// [`Failure::RequestMalformed`] for a path or an authority that cannot be judged.
+    pub(super) fn new(head: &'a RequestHead, bytes: &'a [u8], normalization: Normalization) -> Result<Self, Failure> {
+        let authority = head.authority.of(bytes);
+        let parsed = Authority::parse(authority).map_err(|_| Failure::RequestMalformed(HeadError::Authority))?;
+        let host = match parsed.host {
+            AuthorityHost::Name(name) => Some(name),
+            AuthorityHost::Address(_) => None,
+        };
+        let path = match head.form {
+            TargetForm::Asterisk => Cow::Borrowed("*"),
+            TargetForm::Origin | TargetForm::Absolute | TargetForm::Authority => {
+                let path = head.path.text(bytes);
+                let path = if path.is_empty() { "/" } else { path };
+                path::normalize(path, normalization).map_err(|_| Failure::RequestMalformed(HeadError::Target))?
+            }
+        };
+        let authority = authority.iter().map(u8::to_ascii_lowercase).collect();
+        Ok(Self { head, bytes, path, authority, host })
+    }
+
+    /// Path and query in origin form, as they are forwarded; `rewritten` takes the place of the path.
+    pub(super) fn target(&self, rewritten: Option<&str>) -> String {
+        let path = rewritten.unwrap_or(&self.path);
+        match self.head.has_query {
+            true => [path, "?", self.query()].concat(),
+            false => path.to_owned(),
+        }
+    }
+}
+
+impl RequestFacts for Facts<'_> {
+    fn method(&self) -> &str {
+        self.head.method.text(self.bytes)
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn query(&self) -> &str {
+        self.head.query.text(self.bytes)
+    }
+
+    fn authority(&self) -> &str {
+        std::str::from_utf8(&self.authority).unwrap_or_default()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.head.find(self.bytes, name).map(|value| std::str::from_utf8(value).unwrap_or_default())
+    }
+}

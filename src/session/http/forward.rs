@@ -1,0 +1,307 @@
+//! Forwarding: find a connection, exchange request and response over it, and try again where that is safe.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+
+use crate::failure::Failure;
+use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::net::{sleep, within};
+use crate::route::cluster::{Cluster, TlsProfile};
+use crate::route::host::{Authority, AuthorityHost, HostName};
+use crate::route::http::{Forward, Matched, RequestFacts as _, RetryPolicy};
+use crate::snapshot::Snapshot;
+use crate::upstream::balance::Candidates;
+use crate::upstream::connection::Connection;
+use crate::upstream::dial;
+use crate::upstream::pool::PoolKey;
+use crate::upstream::tls;
+
+use super::super::tunnel::{cluster_of, passthrough_cluster};
+use super::exchange;
+use super::facts::Facts;
+use super::turn::{Ending, Turn};
+use super::{Client, Context};
+
+/// First wait before another attempt, doubled each time: Envoy's default.
+const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
+
+/// Everything about a request that its route has settled.
+pub(super) struct Plan<'s> {
+    cluster: ClusterRef<'s>,
+    /// Path and query to send.
+    pub(super) target: String,
+    /// The Host to send; `None`: as the client sent it.
+    pub(super) host: Option<&'s str>,
+    /// The name to resolve where the cluster leaves it to the request, and to put into the SNI.
+    requested: HostName,
+    timeout: Option<Duration>,
+    retry: RetryPolicy,
+}
+
+enum ClusterRef<'s> {
+    Route(&'s Cluster),
+    Anywhere(Box<Cluster>),
+}
+
+impl ClusterRef<'_> {
+    fn get(&self) -> &Cluster {
+        match self {
+            Self::Route(cluster) => cluster,
+            Self::Anywhere(cluster) => cluster,
+        }
+    }
+}
+
+impl<'s> Plan<'s> {
+    /// What a route makes of a request.
+    ///
+    /// # Errors
+    /// [`Failure::NoCluster`]; [`Failure::NoRoute`] for a rewrite that names no valid host.
+    pub(super) fn new(
+        snapshot: &'s Snapshot,
+        context: &Context,
+        facts: &Facts<'_>,
+        matched: Matched<'s>,
+        route: &'s Forward,
+    ) -> Result<Self, Failure> {
+        let cluster = cluster_of(snapshot, route.clusters.pick(context.balancer.random()))?;
+        let host = route.rewrite_authority.as_deref();
+        let requested = match host {
+            Some(host) => match Authority::parse(host.as_bytes()).map(|authority| authority.host) {
+                Ok(AuthorityHost::Name(name)) => name,
+                Ok(AuthorityHost::Address(_)) | Err(_) => return Err(Failure::NoRoute),
+            },
+            None => facts.host.clone().ok_or(Failure::NotListed)?,
+        };
+        let rewritten = route.rewrite_path.as_ref().and_then(|rewrite| rewrite.apply(facts.path(), matched));
+        Ok(Self {
+            cluster: ClusterRef::Route(cluster),
+            target: facts.target(rewritten.as_deref()),
+            host,
+            requested,
+            timeout: route.timeout,
+            retry: route.retry.clone(),
+        })
+    }
+
+    /// Forwarding to a host that no resource names, under ALLOW_ANY.
+    ///
+    /// # Errors
+    /// [`Failure::NotListed`] for a request that names no host.
+    pub(super) fn anywhere(snapshot: &Snapshot, client: &Client, facts: &Facts<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            cluster: ClusterRef::Anywhere(Box::new(passthrough_cluster(client.service_port, snapshot))),
+            target: facts.target(None),
+            host: None,
+            requested: facts.host.clone().ok_or(Failure::NotListed)?,
+            timeout: None,
+            retry: RetryPolicy::default(),
+        })
+    }
+}
+
+/// Forwards the request of `turn` and its response.
+///
+/// # Errors
+/// The failure to answer; nothing has been sent to the client yet.
+pub(super) async fn forward(turn: &mut Turn<'_>, plan: Plan<'_>) -> Result<Ending, Failure> {
+    let cluster = plan.cluster.get();
+    turn.story.cluster = Some(cluster.name.clone());
+    turn.story.service.get_or_insert_with(|| cluster.service.clone());
+    let deadline = Deadline(plan.timeout.map(|timeout| Instant::now() + timeout));
+    let mut tries_left = plan.retry.attempts;
+    let mut back_off = RETRY_BACK_OFF;
+    loop {
+        let error = match attempt(turn, &plan, deadline).await {
+            Ok(ending) => return Ok(ending),
+            Err(error) => error,
+        };
+        if !turn.inbound.rewind() {
+            return Err(error.failure);
+        }
+        match error.cause {
+            // The upstream had closed an idle connection before it saw the request: another one costs no attempt.
+            // This ends, because a fresh connection is never stale.
+            Cause::Stale => continue,
+            Cause::Connect if plan.retry.on_connect_failure && tries_left > 0 => tries_left -= 1,
+            Cause::Reset if plan.retry.on_reset && tries_left > 0 => tries_left -= 1,
+            Cause::Connect | Cause::Reset | Cause::Final => return Err(error.failure),
+        }
+        if deadline.limit(sleep(back_off)).await.is_none() {
+            return Err(Failure::RequestDeadline);
+        }
+        back_off *= 2;
+    }
+}
+
+/// When a request must be over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Waits for `future` until the deadline. `None`: it has passed.
+    async fn limit<T>(self, future: impl Future<Output = T>) -> Option<T> {
+        match self.0 {
+            None => Some(future.await),
+            Some(deadline) => within(deadline.saturating_duration_since(Instant::now()), future).await,
+        }
+    }
+
+    /// The earlier of this and `duration` from now.
+    pub(super) fn shortened(self, duration: Option<Duration>) -> Self {
+        let other = duration.map(|duration| Instant::now() + duration);
+        Self(self.0.into_iter().chain(other).min())
+    }
+
+    /// What is left of `wait` under this deadline, and whether the deadline is what cuts it.
+    pub(super) fn cut(self, wait: Duration) -> (Duration, bool) {
+        match self.0.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Some(left) if left < wait => (left, true),
+            Some(_) | None => (wait, false),
+        }
+    }
+}
+
+/// One attempt that came to nothing.
+pub(super) struct AttemptError {
+    pub(super) failure: Failure,
+    pub(super) cause: Cause,
+}
+
+/// What may be done about it.
+pub(super) enum Cause {
+    /// The connection was an idle one that the upstream had closed.
+    Stale,
+    /// No connection was made: not one byte of the request has left.
+    Connect,
+    /// The upstream closed after the request was sent.
+    Reset,
+    /// Nothing.
+    Final,
+}
+
+impl AttemptError {
+    pub(super) fn last(failure: Failure) -> Self {
+        Self { failure, cause: Cause::Final }
+    }
+}
+
+async fn attempt(turn: &mut Turn<'_>, plan: &Plan<'_>, deadline: Deadline) -> Result<Ending, AttemptError> {
+    let obtained = deadline.limit(obtain(turn, plan)).await;
+    let (connection, key, reused) = obtained.ok_or(AttemptError::last(Failure::RequestDeadline))??;
+    turn.story.upstream = Some(connection.address);
+    turn.story.upstream_local = Some(connection.local);
+    turn.story.originated_tls = connection.is_tls();
+    let address = connection.address;
+    let context = Rc::clone(turn.context);
+    context.balancer.began(address);
+    let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
+    let result = exchange::run(turn, plan, connection, deadline, head_deadline).await;
+    context.balancer.ended(address);
+    match result {
+        Ok((ending, reusable)) => {
+            match reusable {
+                Some(connection) if !context.draining.get() => context.pool.give(key, connection),
+                Some(connection) => connection.close(),
+                None => {}
+            }
+            Ok(ending)
+        }
+        Err(error) => Err(classify(error, reused, turn)),
+    }
+}
+
+/// A request that the upstream may have begun to process is repeated only if that does no harm (RFC 9110 section
+/// 9.2.2).
+fn classify(failure: Failure, reused: bool, turn: &Turn<'_>) -> AttemptError {
+    let idempotent = matches!(
+        turn.head.method.of(turn.inbound.bytes()),
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    );
+    let cause = match failure {
+        Failure::UpstreamClosed if reused && idempotent => Cause::Stale,
+        Failure::UpstreamClosed if idempotent => Cause::Reset,
+        _ => Cause::Final,
+    };
+    AttemptError { failure, cause }
+}
+
+/// A connection for the request: an idle one, or a new one to the first candidate that can be reached and verified.
+async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, PoolKey, bool), AttemptError> {
+    let context = Rc::clone(turn.context);
+    let snapshot = Rc::clone(&turn.snapshot);
+    let cluster = plan.cluster.get();
+    let (profile, server_name) = match &cluster.tls {
+        None => (None, None),
+        Some(tls) => match &tls.profile {
+            Ok(profile) => (Some(profile), Some(tls.sni.clone().unwrap_or_else(|| plan.requested.clone()))),
+            Err(reason) => return Err(AttemptError::last(turn.story.transport(Failure::NoHealthyUpstream, reason))),
+        },
+    };
+    let policy = &snapshot.settings.addresses;
+    let candidates = context.balancer.candidates(cluster, &plan.requested, &context.resolver, policy).await;
+    let candidates =
+        candidates.map_err(|(failure, reason)| AttemptError::last(turn.story.transport(failure, &reason)))?;
+    let key = |address| PoolKey { pool: cluster.pool, address, server_name: server_name.clone() };
+    if let Some(connection) = context.pool.take(&key(candidates[0]), &context.scratch) {
+        let key = key(connection.address);
+        return Ok((connection, key, true));
+    }
+    let origination = profile.zip(server_name.as_ref());
+    let connection = open(turn, cluster, &candidates, origination).await?;
+    let key = key(connection.address);
+    Ok((connection, key, false))
+}
+
+async fn open(
+    turn: &mut Turn<'_>,
+    cluster: &Cluster,
+    candidates: &Candidates,
+    origination: Option<(&Arc<TlsProfile>, &HostName)>,
+) -> Result<Connection, AttemptError> {
+    let mut error = AttemptError { failure: Failure::NoHealthyUpstream, cause: Cause::Final };
+    for address in candidates {
+        turn.story.upstream = Some(*address);
+        let failure = match dial::dial(*address, cluster.connect_timeout).await {
+            Err(dialled) => turn.story.transport(dialled.failure, &dialled.reason),
+            Ok(socket) => match originate(turn, &socket, origination).await {
+                Err(reason) => turn.story.transport(Failure::HandshakeFailed, &reason),
+                Ok(session) => match Connection::new(socket, *address, session) {
+                    Ok(connection) => {
+                        turn.story.transport_failure = None;
+                        return Ok(connection);
+                    }
+                    Err(reset) => turn.story.transport(Failure::ConnectFailed, &reset.to_string()),
+                },
+            },
+        };
+        error = AttemptError { failure, cause: Cause::Connect };
+    }
+    Err(error)
+}
+
+/// Opens TLS over a fresh connection and counts how it went; the error is the text for the log.
+async fn originate(
+    turn: &Turn<'_>,
+    socket: &crate::net::Socket,
+    origination: Option<(&Arc<TlsProfile>, &HostName)>,
+) -> Result<Option<tls::TlsSession>, String> {
+    let Some((profile, name)) = origination else { return Ok(None) };
+    let config = turn.context.tls.get(profile).map_err(|error| format!("TLS_error: {error}"))?;
+    let name = ServerName::try_from(name.as_str().to_owned()).map_err(|error| format!("TLS_error: {error}"))?;
+    let result = match within(HANDSHAKE_TIMEOUT, tls::handshake(config, name, socket)).await {
+        Some(Ok(session)) => Ok(session),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err(format!("TLS_error: no handshake within {HANDSHAKE_TIMEOUT:?}")),
+    };
+    let mut counters = turn.context.counters.borrow_mut();
+    match &result {
+        Ok(session) if session.is_resumed() => counters.handshakes_resumed += 1,
+        Ok(_) => counters.handshakes_full += 1,
+        Err(_) => counters.handshakes_failed += 1,
+    }
+    result.map(Some)
+}

@@ -1,0 +1,61 @@
+//! Plain HTTP/1: a loop, one turn per request. What is forwarded may go out in TLS that we open (origination).
+//!
+//! A turn, read in order: [`head::read`] → [`decide::decide`] → [`forward::forward`] (connect, exchange) or an
+//! answer of our own → [`turn::Turn::tell`].
+
+mod decide;
+mod exchange;
+mod facts;
+mod forward;
+mod head;
+mod story;
+mod turn;
+
+use std::rc::Rc;
+
+use crate::failure::Failure;
+
+use super::{Client, Context};
+
+use head::Inbound;
+use turn::Turn;
+
+/// Whether the client's connection can take another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// It can.
+    Keep,
+    /// It ends: politely, so that the client can read the whole answer.
+    Close,
+    /// It ends with a reset: the answer was cut off, and must not look complete.
+    Reset,
+}
+
+/// Serves a client whose first bytes are `bytes`, until it or we close.
+pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>) {
+    let mut inbound = Inbound::new(bytes);
+    let after = loop {
+        // The turn is boxed: while the connection waits for a request it must cost no more than the wait.
+        let head = match head::read(&mut inbound, client, context).await {
+            Ok(Some(head)) => head,
+            // Nothing was under way: the client is done, was silent for too long, or we are draining.
+            Ok(None) => break After::Close,
+            Err(failure) => break refuse(context, client, &inbound, &failure),
+        };
+        let turn = Turn::new(context, client, &mut inbound, head);
+        let after = Box::pin(turn.take()).await;
+        if after != After::Keep || context.draining.get() {
+            break if after == After::Keep { After::Close } else { after };
+        }
+    };
+    match after {
+        After::Keep | After::Close => client.linger(&context.scratch).await,
+        After::Reset => client.socket.reset_on_close(),
+    }
+}
+
+/// Answers bytes that are no request.
+fn refuse(context: &Rc<Context>, client: &Client, inbound: &Inbound, failure: &Failure) -> After {
+    turn::refuse_malformed(context, client, inbound.bytes(), failure);
+    After::Close
+}

@@ -1,0 +1,136 @@
+//! What will be told of a request: gathered on its way, told once.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::failure::Failure;
+use crate::route::host::HostName;
+use crate::telemetry::record::{HttpRecord, Record};
+use crate::wire::http1::{RequestHead, Version};
+
+use super::super::context::Denied;
+use super::super::tunnel::BLACK_HOLE_CLUSTER;
+use super::{Client, Context};
+
+/// The facts of a turn.
+#[derive(Debug)]
+pub(super) struct Story {
+    start: SystemTime,
+    started: Instant,
+    pub(super) status: u16,
+    pub(super) details: &'static str,
+    pub(super) transport_failure: Option<String>,
+    pub(super) bytes_received: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) upstream: Option<SocketAddr>,
+    pub(super) upstream_local: Option<SocketAddr>,
+    pub(super) upstream_service_time: Option<Duration>,
+    pub(super) cluster: Option<Box<str>>,
+    pub(super) service: Option<Box<str>>,
+    pub(super) route: Option<Box<str>>,
+    pub(super) originated_tls: bool,
+    pub(super) host: Option<HostName>,
+}
+
+impl Story {
+    pub(super) fn new() -> Self {
+        Self {
+            start: SystemTime::now(),
+            started: Instant::now(),
+            status: 0,
+            details: "via_upstream",
+            transport_failure: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            upstream: None,
+            upstream_local: None,
+            upstream_service_time: None,
+            cluster: None,
+            service: None,
+            route: None,
+            originated_tls: false,
+            host: None,
+        }
+    }
+
+    /// Notes the cause of a failure for %UPSTREAM_TRANSPORT_FAILURE_REASON%.
+    pub(super) fn transport(&mut self, failure: Failure, reason: &str) -> Failure {
+        self.transport_failure = Some(reason.to_owned());
+        failure
+    }
+
+    /// Tells of a request whose head was understood.
+    pub(super) fn tell_request(
+        &self,
+        context: &Rc<Context>,
+        client: &Client,
+        head: &RequestHead,
+        bytes: &[u8],
+        failure: Option<Failure>,
+    ) {
+        let path_end = if head.has_query { head.query.end } else { head.path.end };
+        let http = HttpRecord {
+            method: head.method.of(bytes),
+            path: bytes.get(head.path.start as usize..path_end as usize).unwrap_or_default(),
+            protocol: match head.version {
+                Version::Http10 => "HTTP/1.0",
+                Version::Http11 => "HTTP/1.1",
+            },
+            forwarded_for: head.head.find(bytes, "x-forwarded-for"),
+            user_agent: head.head.find(bytes, "user-agent"),
+            request_id: head.head.find(bytes, "x-request-id"),
+            authority: Some(head.authority.of(bytes)),
+            ..HttpRecord::default()
+        };
+        self.tell(context, client, http, failure);
+    }
+
+    /// Tells of bytes that were no request; only their first line is worth showing.
+    pub(super) fn tell_malformed(&self, context: &Rc<Context>, client: &Client, bytes: &[u8], failure: &Failure) {
+        const SHOWN_BYTES: usize = 64;
+        let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        let method = &line[..line.len().min(SHOWN_BYTES)];
+        let http = HttpRecord { method, path: b"-", protocol: "-", ..HttpRecord::default() };
+        self.tell(context, client, http, Some(failure.clone()));
+    }
+
+    fn tell(&self, context: &Rc<Context>, client: &Client, http: HttpRecord<'_>, failure: Option<Failure>) {
+        let cut_off = failure.is_some() && context.drain_expired.get();
+        let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
+        let not_listed = matches!(failure, Some(Failure::NotListed));
+        let details = failure.as_ref().map(Failure::details);
+        let record = Record {
+            start: self.start,
+            duration: self.started.elapsed(),
+            http: Some(HttpRecord {
+                status: self.status,
+                details: details.as_deref().unwrap_or(self.details),
+                upstream_service_time: self.upstream_service_time,
+                ..http
+            }),
+            flags: failure.as_ref().map_or("-", Failure::http_flag),
+            termination: None,
+            transport_failure: self.transport_failure.as_deref(),
+            bytes_received: self.bytes_received,
+            bytes_sent: self.bytes_sent,
+            upstream: self.upstream,
+            cluster: if not_listed { Some(BLACK_HOLE_CLUSTER) } else { self.cluster.as_deref() },
+            service: self.service.as_deref(),
+            upstream_local: self.upstream_local,
+            downstream_local: client.local,
+            downstream_remote: client.peer,
+            server_name: None,
+            route: if not_listed { Some("block_all") } else { self.route.as_deref() },
+            originated_tls: self.originated_tls,
+        };
+        let denied = Denied {
+            host: self.host.as_ref().map_or("-", HostName::as_str),
+            port: client.service_port,
+            source: client.peer.ip(),
+            tls: false,
+        };
+        let failure = failure.as_ref().map(|failure| (failure, denied));
+        context.finish(&record, failure, context.snapshot().settings.access_log);
+    }
+}

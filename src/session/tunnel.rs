@@ -1,0 +1,238 @@
+//! Passthrough: the client speaks TLS; the gateway reads the server name and relays the bytes untouched.
+
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use crate::failure::Failure;
+use crate::net::Socket;
+use crate::relay::{self, End, Transferred};
+use crate::route::authorization::{self, Decision};
+use crate::route::cluster::{Balance, Cluster, Destination, Endpoints, PoolId};
+use crate::route::host::HostName;
+use crate::snapshot::{Outbound, Snapshot};
+use crate::telemetry::record::Record;
+use crate::upstream::dial;
+use crate::wire::client_hello::ClientHello;
+
+use super::context::Denied;
+use super::{Client, Context, has_answer};
+
+/// The cluster of hosts that no resource names, under ALLOW_ANY.
+pub(super) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
+
+/// The cluster of hosts that no resource names, under REGISTRY_ONLY.
+pub(super) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
+
+/// The facts of a tunnel, gathered on its way.
+struct Story {
+    start: SystemTime,
+    started: Instant,
+    server_name: Option<HostName>,
+    cluster: Option<Box<str>>,
+    service: Option<Box<str>>,
+    upstream: Option<std::net::SocketAddr>,
+    upstream_local: Option<std::net::SocketAddr>,
+    transport_failure: Option<String>,
+    transferred: Transferred,
+}
+
+/// Serves a client that opened with a ClientHello, which `bytes` begins with.
+pub(super) async fn serve(context: &Rc<Context>, client: &Client, hello: ClientHello, bytes: Vec<u8>) {
+    let mut story = Story::new();
+    story.server_name = hello.server_name;
+    let result = run(context, client, bytes, &mut story).await;
+    if let Err(failure) = &result {
+        answer(context, client, failure, &story).await;
+    }
+    story.tell(context, client, result.err());
+}
+
+/// Refuses a client whose first bytes were not fit to be served.
+pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Failure) {
+    let story = Story::new();
+    answer(context, client, failure, &story).await;
+    story.tell(context, client, Some(failure.clone()));
+}
+
+async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Story) -> Result<(), Failure> {
+    let snapshot = context.snapshot();
+    let upstream = connect(context, &snapshot, client, story).await?;
+    upstream.send_all(&hello).await.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
+    story.transferred.upstream.set(hello.len() as u64);
+    drop(hello);
+    let idle = snapshot.settings.limits.tunnel_idle_timeout;
+    drop(snapshot); // A tunnel of hours must not keep an old configuration alive.
+    let address = story.upstream;
+    address.inspect(|address| context.balancer.began(*address));
+    let end = relay::relay(&client.socket, &upstream, context.tools(), &story.transferred, idle).await;
+    address.inspect(|address| context.balancer.ended(*address));
+    match end {
+        End::Finished => Ok(()),
+        End::Idle => Err(Failure::IdleTimeout),
+        // A reset is passed on as one, so that neither peer takes a truncation for an end.
+        End::Downstream(_) => {
+            upstream.reset_on_close();
+            Err(Failure::DownstreamClosed)
+        }
+        End::Upstream(error) => {
+            client.socket.reset_on_close();
+            Err(story.transport(Failure::UpstreamTruncated, &error.to_string()))
+        }
+    }
+}
+
+async fn connect(
+    context: &Context,
+    snapshot: &Snapshot,
+    client: &Client,
+    story: &mut Story,
+) -> Result<Socket, Failure> {
+    let name = story.server_name.clone().ok_or(Failure::NoServerName)?;
+    let anywhere;
+    let cluster = match decide(context, snapshot, client, &name)? {
+        Some(destination) => cluster_of(snapshot, destination)?,
+        None => {
+            anywhere = passthrough_cluster(client.service_port, snapshot);
+            &anywhere
+        }
+    };
+    story.cluster = Some(cluster.name.clone());
+    story.service = Some(cluster.service.clone());
+    let policy = &snapshot.settings.addresses;
+    let candidates = context.balancer.candidates(cluster, &name, &context.resolver, policy).await;
+    let candidates = candidates.map_err(|(failure, reason)| story.transport(failure, &reason))?;
+    let mut failure = Failure::NoHealthyUpstream;
+    for address in candidates {
+        story.upstream = Some(address);
+        match dial::dial(address, cluster.connect_timeout).await {
+            Ok(socket) => {
+                story.upstream_local = socket.local_address().ok();
+                return Ok(socket);
+            }
+            Err(error) => failure = story.transport(error.failure, &error.reason),
+        }
+    }
+    Err(failure)
+}
+
+/// Where the tunnel goes; `None`: wherever the name leads, since the operator allows any.
+fn decide(
+    context: &Context,
+    snapshot: &Snapshot,
+    client: &Client,
+    name: &HostName,
+) -> Result<Option<Destination>, Failure> {
+    let host = snapshot.routes.tls(client.service_port, name);
+    if host.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
+        return Err(Failure::NotListed);
+    }
+    let session = authorization::Session {
+        source: client.peer.ip(),
+        port: client.service_port,
+        host: name.as_str(),
+        sni: Some(name.as_str()),
+        request: None,
+        objects: host.map_or(&[], |host| &host.objects),
+    };
+    let decision = snapshot.routes.tables.authorization.evaluate(&session);
+    if let Decision::Deny(_) = decision {
+        return Err(Failure::AccessDenied(decision.to_string().into()));
+    }
+    match host {
+        Some(host) => {
+            let route = host.route.as_ref().ok_or(Failure::NoRoute)?;
+            Ok(Some(route.pick(context.balancer.random())))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The cluster of a destination that a route has picked.
+pub(super) fn cluster_of(snapshot: &Snapshot, destination: Destination) -> Result<&Cluster, Failure> {
+    match destination {
+        Destination::Cluster(id) => snapshot.routes.cluster(id).ok_or(Failure::NoCluster),
+        Destination::Missing => Err(Failure::NoCluster),
+    }
+}
+
+/// The cluster that stands for every host that no resource names.
+pub(super) fn passthrough_cluster(port: u16, snapshot: &Snapshot) -> Cluster {
+    Cluster {
+        name: PASSTHROUGH_CLUSTER.into(),
+        service: "unknown".into(),
+        endpoints: Endpoints::Requested { port },
+        balance: Balance::LeastRequest,
+        tls: None,
+        connect_timeout: snapshot.settings.connect_timeout,
+        pool: PoolId(u32::MAX),
+    }
+}
+
+/// Sends the alert that is due, unless the upstream has begun to speak: then the stream is its own.
+async fn answer(context: &Context, client: &Client, failure: &Failure, story: &Story) {
+    if story.transferred.downstream.get() > 0 || story.upstream_local.is_some() {
+        return;
+    }
+    if let Some(alert) = failure.alert()
+        && client.socket.send(&alert.record()).is_ok()
+    {
+        client.linger(&context.scratch).await;
+    } else if !has_answer(failure) {
+        client.socket.shutdown_write();
+    }
+}
+
+impl Story {
+    fn new() -> Self {
+        Self {
+            start: SystemTime::now(),
+            started: Instant::now(),
+            server_name: None,
+            cluster: None,
+            service: None,
+            upstream: None,
+            upstream_local: None,
+            transport_failure: None,
+            transferred: Transferred::default(),
+        }
+    }
+
+    fn transport(&mut self, failure: Failure, reason: &str) -> Failure {
+        self.transport_failure = Some(reason.to_owned());
+        failure
+    }
+
+    fn tell(&self, context: &Rc<Context>, client: &Client, failure: Option<Failure>) {
+        let cut_off = failure.is_some() && context.drain_expired.get();
+        let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
+        let not_listed = matches!(failure, Some(Failure::NotListed | Failure::NoServerName));
+        let server_name = self.server_name.as_ref().map(HostName::as_str);
+        let record = Record {
+            start: self.start,
+            duration: self.started.elapsed(),
+            http: None,
+            flags: failure.as_ref().map_or("-", Failure::flag),
+            termination: failure.as_ref().map(Failure::reason),
+            transport_failure: self.transport_failure.as_deref(),
+            bytes_received: self.transferred.upstream.get(),
+            bytes_sent: self.transferred.downstream.get(),
+            upstream: self.upstream,
+            cluster: if not_listed { Some(BLACK_HOLE_CLUSTER) } else { self.cluster.as_deref() },
+            service: self.service.as_deref(),
+            upstream_local: self.upstream_local,
+            downstream_local: client.local,
+            downstream_remote: client.peer,
+            server_name,
+            route: None,
+            originated_tls: false,
+        };
+        let denied = Denied {
+            host: server_name.unwrap_or("-"),
+            port: client.service_port,
+            source: client.peer.ip(),
+            tls: true,
+        };
+        let failure = failure.as_ref().map(|failure| (failure, denied));
+        context.finish(&record, failure, context.snapshot().settings.access_log);
+    }
+}

@@ -1,0 +1,163 @@
+//! A connection to an upstream, in plain text or in TLS that we opened, as the HTTP session sees it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::net::{Received, Scratch, Socket};
+
+use super::tls::{TlsError, TlsSession};
+
+/// One upstream connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket, for readiness.
+    pub socket: Socket,
+    /// Whom we are connected to.
+    pub address: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+    tls: Option<TlsSession>,
+    /// Bytes for the wire that the socket has not taken yet.
+    pending: Vec<u8>,
+}
+
+/// The outcome of [`Connection::receive`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// There is new plain text.
+    Data,
+    /// Nothing at the moment: wait until the socket is readable.
+    Pending,
+    /// The upstream has finished sending, and said so: by close_notify, or by the end of a plain connection.
+    End,
+    /// The connection ended without close_notify: what came before may have been cut off.
+    Truncated,
+}
+
+/// Why a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The socket.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The TLS session.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+}
+
+impl Connection {
+    /// A connection over `socket`, inside `tls` if there is one.
+    ///
+    /// # Errors
+    /// When the socket has been reset already.
+    pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Self> {
+        let local = socket.local_address()?;
+        Ok(Self { socket, address, local, tls, pending: Vec::new() })
+    }
+
+    /// Sends `plain`, as far as the socket takes it; the rest is kept, and [`Self::is_blocked`] says so. To be called
+    /// only while nothing is kept, so that what is kept stays within one read of the client.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub fn send(&mut self, plain: &[u8], scratch: &Scratch) -> Result<(), ConnectionError> {
+        debug_assert!(!self.is_blocked(), "sending behind kept bytes would grow them without bound");
+        let Some(tls) = &mut self.tls else {
+            let sent = self.socket.send(plain)?;
+            self.pending.extend_from_slice(&plain[sent..]);
+            return Ok(());
+        };
+        let mut output = scratch.output.borrow_mut();
+        output.clear();
+        tls.seal(plain, &mut output)?;
+        let sent = self.socket.send(&output)?;
+        self.pending.extend_from_slice(&output[sent..]);
+        output.clear();
+        Ok(())
+    }
+
+    /// Whether bytes wait for the socket to become writable.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Sends more of what is kept.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`].
+    pub fn flush(&mut self) -> Result<(), ConnectionError> {
+        let sent = self.socket.send(&self.pending)?;
+        if sent == self.pending.len() {
+            self.pending = Vec::new();
+        } else {
+            self.pending.drain(..sent);
+        }
+        Ok(())
+    }
+
+    /// Receives once, appending plain text to `plain`.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; what `plain` has gained until then is good.
+    pub fn receive(&mut self, scratch: &Scratch, plain: &mut Vec<u8>) -> Result<Intake, ConnectionError> {
+        let mut input = scratch.input.borrow_mut();
+        let Some(tls) = &mut self.tls else {
+            return Ok(match self.socket.receive(&mut input)? {
+                Received::Bytes(count) => {
+                    plain.extend_from_slice(&input[..count]);
+                    Intake::Data
+                }
+                Received::Pending => Intake::Pending,
+                Received::End => Intake::End,
+            });
+        };
+        let kept = tls.restore(&mut input);
+        let received = self.socket.receive(&mut input[kept..]);
+        let count = match &received {
+            Ok(Received::Bytes(count)) => *count,
+            Ok(Received::Pending | Received::End) | Err(_) => 0,
+        };
+        let before = plain.len();
+        let opened = tls.open(&mut input[..kept + count], plain, &mut self.pending)?;
+        if self.is_blocked() {
+            self.flush()?;
+        }
+        match received? {
+            _ if plain.len() > before => Ok(Intake::Data),
+            _ if opened.ended => Ok(Intake::End),
+            Received::End => Ok(Intake::Truncated),
+            Received::Bytes(_) | Received::Pending => Ok(Intake::Pending),
+        }
+    }
+
+    /// Whether an idle connection can serve another request: still open, and silent but for TLS housekeeping
+    /// (session tickets, key updates).
+    pub fn is_reusable(&mut self, scratch: &Scratch) -> bool {
+        let mut plain = scratch.plain.borrow_mut();
+        plain.clear();
+        let intake = self.receive(scratch, &mut plain);
+        let reusable = plain.is_empty() && matches!(intake, Ok(Intake::Pending)) && !self.is_blocked();
+        plain.clear();
+        reusable
+    }
+
+    /// Says goodbye as TLS wants it (RFC 8446 section 6.1); the socket is closed on drop.
+    pub fn close(mut self) {
+        if self.is_blocked() {
+            return;
+        }
+        if let Some(tls) = &mut self.tls {
+            let mut end = Vec::new();
+            tls.seal_end(&mut end);
+            // The peer may be gone; then there is nobody to tell.
+            let _ = self.socket.send(&end);
+        }
+    }
+
+    /// Whether we opened TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}

@@ -1,0 +1,106 @@
+//! Idle upstream connections of a worker, most recently used first.
+//!
+//! Last in, first out keeps the working set small: under light load a few warm connections serve everything, and the
+//! others age out.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::limits::{POOL_IDLE_MAX, POOL_IDLE_PER_DESTINATION, POOL_IDLE_TIMEOUT};
+use crate::net::Scratch;
+use crate::route::cluster::PoolId;
+use crate::route::host::HostName;
+
+use super::connection::Connection;
+
+/// What must agree for a connection to serve another request. [`PoolId`] stands for everything that the
+/// configuration says: endpoints, roots, client certificate, name checks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    /// The cluster's settings.
+    pub pool: PoolId,
+    /// Whom the connection leads to.
+    pub address: SocketAddr,
+    /// The name that was sent as SNI and verified; `None`: plain text.
+    pub server_name: Option<HostName>,
+}
+
+/// The pool of a worker.
+#[derive(Debug, Default)]
+pub struct Pool {
+    idle: RefCell<HashMap<PoolKey, Vec<Idle>, foldhash::fast::RandomState>>,
+    count: Cell<usize>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Pool {
+    /// A connection that can serve a request now; dead ones are closed on the way.
+    pub fn take(&self, key: &PoolKey, scratch: &Scratch) -> Option<Connection> {
+        loop {
+            let mut idle = self.idle.borrow_mut().get_mut(key).and_then(Vec::pop)?;
+            self.count.set(self.count.get() - 1);
+            if idle.connection.is_reusable(scratch) {
+                return Some(idle.connection);
+            }
+        }
+    }
+
+    /// Keeps a connection for another request, or closes it if the pool is full.
+    pub fn give(&self, key: PoolKey, connection: Connection) {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(key).or_default();
+        if self.count.get() >= POOL_IDLE_MAX || list.len() >= POOL_IDLE_PER_DESTINATION {
+            connection.close();
+            return;
+        }
+        self.count.set(self.count.get() + 1);
+        list.push(Idle { connection, since: Instant::now() });
+    }
+
+    /// Idle connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Whether nothing is idle.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Closes connections that have waited too long or that the upstream has closed.
+    pub fn sweep(&self, now: Instant, scratch: &Scratch) {
+        self.retain(|_, idle| {
+            now.duration_since(idle.since) < POOL_IDLE_TIMEOUT && idle.connection.is_reusable(scratch)
+        });
+    }
+
+    /// Closes the connections of clusters that are gone or have changed.
+    pub fn keep_clusters(&self, keep: impl Fn(PoolId) -> bool) {
+        self.retain(|key, _| keep(key.pool));
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&PoolKey, &mut Idle) -> bool) {
+        let mut count = 0;
+        self.idle.borrow_mut().retain(|key, list| {
+            for mut idle in std::mem::take(list) {
+                if keep(key, &mut idle) {
+                    list.push(idle);
+                } else {
+                    idle.connection.close();
+                }
+            }
+            count += list.len();
+            !list.is_empty()
+        });
+        self.count.set(count);
+    }
+}

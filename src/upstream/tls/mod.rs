@@ -1,0 +1,70 @@
+//! TLS origination: rustls, driven over the worker's buffers.
+//!
+//! rustls' unbuffered interface is used rather than monoio-rustls, whose stream holds 32 KiB of buffers while idle,
+//! copies every byte three times, loses data when a read is dropped, and cannot be taken apart safely: bytes that
+//! arrive behind the server's Finished (session tickets, half-RTT data) stay in a buffer that `into_parts` drops.
+
+mod session;
+mod verify;
+
+pub use session::{HandshakeError, TlsError, TlsSession, handshake};
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+use crate::route::cluster::TlsProfile;
+
+/// TLS sessions that a worker remembers for resumption, per profile.
+const SESSIONS_REMEMBERED: usize = 1024;
+
+/// A worker's rustls configurations, one per profile, each with its own session cache: a session is never resumed
+/// under a profile that would not have accepted its certificate.
+#[derive(Debug)]
+pub struct TlsConfigs {
+    provider: Arc<CryptoProvider>,
+    configs: RefCell<HashMap<u32, Arc<ClientConfig>, foldhash::fast::RandomState>>,
+}
+
+impl Default for TlsConfigs {
+    fn default() -> Self {
+        Self { provider: Arc::new(aws_lc_rs::default_provider()), configs: RefCell::default() }
+    }
+}
+
+impl TlsConfigs {
+    /// The configuration for a profile, made on first use.
+    ///
+    /// # Errors
+    /// When rustls refuses the profile: a key that does not fit its certificate, CRLs that cannot be parsed.
+    pub fn get(&self, profile: &TlsProfile) -> Result<Arc<ClientConfig>, rustls::Error> {
+        if let Some(config) = self.configs.borrow().get(&profile.id) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(self.build(profile)?);
+        self.configs.borrow_mut().insert(profile.id, Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// Forgets profiles that are gone, with their sessions.
+    pub fn retain(&self, keep: impl Fn(u32) -> bool) {
+        self.configs.borrow_mut().retain(|id, _| keep(*id));
+    }
+
+    fn build(&self, profile: &TlsProfile) -> Result<ClientConfig, rustls::Error> {
+        let verifier = verify::verifier(profile, &self.provider)?;
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match &profile.identity {
+            Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?,
+            None => builder.with_no_client_auth(),
+        };
+        config.resumption = rustls::client::Resumption::in_memory_sessions(SESSIONS_REMEMBERED);
+        Ok(config)
+    }
+}

@@ -1,0 +1,302 @@
+//! One TLS session: the handshake, then records in and out of the caller's buffers.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::HandshakeKind;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
+
+use crate::net::{Received, Socket};
+
+/// Most that a record adds to its plain text: header, content type, tag, and the explicit nonce of TLS 1.2.
+const RECORD_OVERHEAD: usize = 64;
+
+/// Plain text per record (RFC 8446 section 5.1).
+const RECORD_BYTES: usize = 16 * 1024;
+
+/// Bytes per read during the handshake, when the worker's buffers cannot be used: each read is followed by a wait.
+const HANDSHAKE_READ_BYTES: usize = 4 * 1024;
+
+/// An established session. Holds no buffer while idle but the beginning of a record that has arrived in part.
+pub struct TlsSession {
+    /// Boxed: it is large, and would be moved with every future that holds a connection.
+    connection: Box<UnbufferedClientConnection>,
+    /// Cipher text that does not make a whole record yet.
+    partial: Vec<u8>,
+}
+
+/// Why a handshake failed, for the access log.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// rustls refused: the certificate, the parameters, an alert of the peer.
+    #[error("TLS_error: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The connection failed.
+    #[error("TLS_error: {0}")]
+    Io(#[from] io::Error),
+    /// The peer closed in the middle.
+    #[error("TLS_error: the upstream closed the connection during the handshake")]
+    Closed,
+}
+
+/// Why an established session failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// rustls refused a record.
+    #[error("TLS_error: {0}")]
+    Tls(#[from] rustls::Error),
+    /// Nothing more can be encrypted under these keys.
+    #[error("TLS_error: the keys of the session are used up")]
+    Exhausted,
+}
+
+/// What [`TlsSession::open`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether the peer said that it has finished sending (close_notify).
+    pub ended: bool,
+}
+
+/// What a step of the connection asks for.
+enum Step {
+    Again,
+    Transmit,
+    Receive,
+    Ready,
+    Ended,
+}
+
+/// Makes a session over a fresh connection. May be dropped at any time, with the socket.
+///
+/// # Errors
+/// [`HandshakeError`]; the alert that is due has been sent as far as the socket took it.
+pub async fn handshake(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    socket: &Socket,
+) -> Result<TlsSession, HandshakeError> {
+    let mut connection = Box::new(UnbufferedClientConnection::new(config, name)?);
+    let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+    loop {
+        match step(&mut connection, &mut incoming, &mut outgoing, None) {
+            Ok(Step::Again) => {}
+            Ok(Step::Transmit) => {
+                socket.send_all(&outgoing).await?;
+                outgoing.clear();
+            }
+            Ok(Step::Receive) => receive_more(socket, &mut incoming).await?,
+            Ok(Step::Ready) => return Ok(TlsSession { connection, partial: incoming }),
+            Ok(Step::Ended) => return Err(HandshakeError::Closed),
+            Err(error) => {
+                send_alert(&mut connection, socket);
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<(), HandshakeError> {
+    let length = incoming.len();
+    incoming.resize(length + HANDSHAKE_READ_BYTES, 0);
+    let count = loop {
+        match socket.receive(&mut incoming[length..])? {
+            Received::Bytes(count) => break count,
+            Received::Pending => socket.readable().await?,
+            Received::End => return Err(HandshakeError::Closed),
+        }
+    };
+    incoming.truncate(length + count);
+    Ok(())
+}
+
+/// After an error rustls still has the alert for the peer; sending it is a courtesy and may fail.
+fn send_alert(connection: &mut UnbufferedClientConnection, socket: &Socket) {
+    let mut outgoing = Vec::new();
+    while let Ok(Step::Again) = step(connection, &mut Vec::new(), &mut outgoing, None) {}
+    let _ = socket.send(&outgoing);
+}
+
+/// Advances by one state. Processed bytes leave the front of `incoming`; plain text goes to the end of `plain`
+/// (without one, data before the end of the handshake is an error), cipher text to the end of `outgoing`.
+fn step(
+    connection: &mut UnbufferedClientConnection,
+    incoming: &mut Vec<u8>,
+    outgoing: &mut Vec<u8>,
+    plain: Option<&mut Vec<u8>>,
+) -> Result<Step, rustls::Error> {
+    let (discard, step) = advance(connection, incoming, outgoing, plain);
+    incoming.drain(..discard);
+    step
+}
+
+fn advance(
+    connection: &mut UnbufferedClientConnection,
+    incoming: &mut [u8],
+    outgoing: &mut Vec<u8>,
+    plain: Option<&mut Vec<u8>>,
+) -> (usize, Result<Step, rustls::Error>) {
+    let UnbufferedStatus { mut discard, state } = connection.process_tls_records(incoming);
+    let state = match state {
+        Ok(state) => state,
+        Err(error) => return (discard, Err(error)),
+    };
+    let step = match state {
+        ConnectionState::EncodeTlsData(mut data) => append(outgoing, |space| match data.encode(space) {
+            Ok(written) => Ok(written),
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => Err(Some(required_size)),
+            Err(EncodeError::AlreadyEncoded) => Err(None),
+        })
+        .map(|()| Step::Again),
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(Step::Transmit)
+        }
+        ConnectionState::BlockedHandshake => Ok(Step::Receive),
+        ConnectionState::WriteTraffic(_) => Ok(Step::Ready),
+        ConnectionState::PeerClosed | ConnectionState::Closed => Ok(Step::Ended),
+        ConnectionState::ReadTraffic(mut traffic) => match plain {
+            Some(plain) => loop {
+                match traffic.next_record() {
+                    Some(Ok(record)) => {
+                        discard += record.discard;
+                        plain.extend_from_slice(record.payload);
+                    }
+                    Some(Err(error)) => break Err(error),
+                    None => break Ok(Step::Again),
+                }
+            },
+            None => Err(rustls::Error::General("data before the end of the handshake".to_owned())),
+        },
+        // Early data is a server's state, and the enum may grow.
+        ConnectionState::ReadEarlyData(_) | _ => Err(rustls::Error::General("unexpected state of the connection".to_owned())),
+    };
+    (discard, step)
+}
+
+/// Lets `write` append to `buffer`; it says how much it wrote, or how much room it needs (`None`: it cannot).
+fn append(
+    buffer: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) -> Result<(), rustls::Error> {
+    let length = buffer.len();
+    let mut room = RECORD_OVERHEAD;
+    loop {
+        buffer.resize(length + room, 0);
+        match write(&mut buffer[length..]) {
+            Ok(written) => {
+                buffer.truncate(length + written);
+                return Ok(());
+            }
+            Err(Some(required)) if required > room => room = required,
+            Err(_) => {
+                buffer.truncate(length);
+                return Err(rustls::Error::EncryptError);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for TlsSession {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("TlsSession").field("partial", &self.partial.len()).finish_non_exhaustive()
+    }
+}
+
+impl TlsSession {
+    /// Whether the handshake resumed an earlier session.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Moves what is left of the last read to the front of `input`; returns its length. The next read goes behind it.
+    pub fn restore(&mut self, input: &mut [u8]) -> usize {
+        let length = self.partial.len();
+        input[..length].copy_from_slice(&self.partial);
+        self.partial.clear();
+        length
+    }
+
+    /// Opens the records in `input`, appending their plain text to `plain` and whatever rustls wants sent (key
+    /// updates, alerts) to `outgoing`. The beginning of an incomplete record is kept.
+    ///
+    /// # Errors
+    /// [`TlsError::Tls`]; plain text that was opened before the fault is in `plain`.
+    pub fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<Opened, TlsError> {
+        let mut from = 0;
+        let mut ended = false;
+        loop {
+            let (discard, step) = advance(&mut self.connection, &mut input[from..], outgoing, Some(plain));
+            from += discard;
+            match step? {
+                Step::Again | Step::Transmit => {}
+                Step::Ended if ended => break,
+                Step::Ended => ended = true,
+                Step::Receive | Step::Ready => break,
+            }
+        }
+        // A partial record is short-lived; an idle connection must not keep its buffer.
+        self.partial = input[from..].to_vec();
+        Ok(Opened { ended })
+    }
+
+    /// Appends `plain` to `outgoing` as records.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn seal(&mut self, plain: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsError> {
+        outgoing.reserve(plain.len() + (plain.len() / RECORD_BYTES + 1) * RECORD_OVERHEAD);
+        for piece in plain.chunks(RECORD_BYTES) {
+            self.seal_record(piece, outgoing)?;
+        }
+        Ok(())
+    }
+
+    fn seal_record(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsError> {
+        loop {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            match state? {
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    let length = outgoing.len();
+                    outgoing.resize(length + piece.len() + RECORD_OVERHEAD, 0);
+                    return match traffic.encrypt(piece, &mut outgoing[length..]) {
+                        Ok(written) => {
+                            outgoing.truncate(length + written);
+                            Ok(())
+                        }
+                        Err(EncryptError::InsufficientSize(_) | EncryptError::EncryptExhausted) => {
+                            outgoing.truncate(length);
+                            Err(TlsError::Exhausted)
+                        }
+                    };
+                }
+                ConnectionState::EncodeTlsData(mut data) => append(outgoing, |space| match data.encode(space) {
+                    Ok(written) => Ok(written),
+                    Err(EncodeError::InsufficientSize(error)) => Err(Some(error.required_size)),
+                    Err(EncodeError::AlreadyEncoded) => Err(None),
+                })?,
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::PeerClosed => {}
+                ConnectionState::ReadTraffic(_)
+                | ConnectionState::ReadEarlyData(_)
+                | ConnectionState::BlockedHandshake
+                | ConnectionState::Closed
+                | _ => return Err(TlsError::Exhausted),
+            }
+        }
+    }
+
+    /// Appends the close_notify alert to `outgoing` (RFC 8446 section 6.1).
+    pub fn seal_end(&mut self, outgoing: &mut Vec<u8>) {
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
+            let length = outgoing.len();
+            outgoing.resize(length + RECORD_OVERHEAD, 0);
+            let written = traffic.queue_close_notify(&mut outgoing[length..]).unwrap_or(0);
+            outgoing.truncate(length + written);
+        }
+    }
+}

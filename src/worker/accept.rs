@@ -1,0 +1,91 @@
+//! Accepting: take connections off a listener and spawn their sessions; never wait for one.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::limits::ACCEPT_BATCH;
+use crate::net::{Accepted, Listener, Socket};
+use crate::session::{self, Client, Context};
+
+/// How long the accept task rests when the system refuses: sessions that end free descriptors.
+const TROUBLE_REST: Duration = Duration::from_millis(10);
+
+/// Accepts until dropped.
+pub(super) async fn accept(context: &Rc<Context>, listener: &Listener, service_port: u16) {
+    loop {
+        // An error of the poll would show at accept(2), where it is handled.
+        let _ = listener.readable().await;
+        if accept_waiting(context, listener, service_port) == Outcome::Trouble {
+            crate::net::sleep(TROUBLE_REST).await;
+        }
+    }
+}
+
+/// How a run of accepts ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Every waiting connection was taken, or the batch is full.
+    Done,
+    /// The system refuses: trying again at once would spin.
+    Trouble,
+}
+
+/// Takes the connections that are waiting, up to [`ACCEPT_BATCH`].
+pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, service_port: u16) -> Outcome {
+    for _ in 0..ACCEPT_BATCH {
+        match listener.accept() {
+            Ok(Accepted::Connection(socket, peer)) => enter(context, socket, peer, service_port),
+            Ok(Accepted::Aborted) => {}
+            Ok(Accepted::Pending) => break,
+            Ok(Accepted::Exhausted) => {
+                tracing::warn!("out of descriptors: a connection was closed unanswered");
+                return Outcome::Trouble;
+            }
+            Err(error) => {
+                tracing::error!(%error, "accept failed");
+                return Outcome::Trouble;
+            }
+        }
+    }
+    Outcome::Done
+}
+
+fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: u16) {
+    let limits = &context.snapshot().settings.limits;
+    let source_is_full =
+        limits.sessions_per_source.is_some_and(|most| context.clients.from_source(peer.ip()) >= most);
+    if source_is_full || context.clients.len() >= limits.sessions_per_worker {
+        context.counters.borrow_mut().sessions_refused += 1;
+        socket.reset_on_close();
+        return;
+    }
+    // A peer that has reset already has no address; its session would end at once.
+    let Ok(local) = socket.local_address() else { return };
+    let client = Rc::new(Client::new(socket, peer, local, service_port));
+    let context = Rc::clone(context);
+    monoio::spawn(async move {
+        let registration = context.clients.enter(&client);
+        if catch_panic(session::serve(Rc::clone(&context), Rc::clone(&client))).await.is_err() {
+            // The panic hook has reported where; the session's connections close as it is dropped.
+            context.counters.borrow_mut().sessions_panicked += 1;
+            client.socket.reset_on_close();
+        }
+        drop(registration);
+    });
+}
+
+/// Runs a session; a panic ends it and nothing else (in monoio it would end the worker).
+async fn catch_panic(session: impl Future<Output = ()>) -> Result<(), ()> {
+    let mut session = pin!(session);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(context))) {
+        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(Err(())),
+    })
+    .await
+}

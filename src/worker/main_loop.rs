@@ -1,0 +1,201 @@
+//! A worker's main task: bind, accept, obey the inbox, drain.
+
+use std::future::{Future, poll_fn};
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::task::Poll;
+use std::time::Duration;
+
+use monoio::net::UnixStream;
+
+use crate::net::{Either, Listener, either, run_timers, sleep, within};
+use crate::session::Context;
+
+use super::accept::{accept, accept_waiting};
+use super::inbox::{Event, Inbox, Order};
+use super::{ListenerSpec, WorkerSpec};
+
+/// How often idle upstream connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a drain looks whether the last session has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// How long cut-off sessions get to tell their end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+type Events = tokio::sync::mpsc::UnboundedSender<Event>;
+
+/// A bound listener with the service port of its connections.
+type Bound = (Rc<Listener>, u16);
+
+/// Runs until drained.
+///
+/// # Errors
+/// What the operator should know when a listener cannot be bound.
+pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) -> Result<(), String> {
+    let WorkerSpec { index, listeners, snapshot, events, log, .. } = spec;
+    let ask = {
+        let events = events.clone();
+        // A closed queue means that the process is ending.
+        move |name| drop(events.send(Event::Resolve(index, name)))
+    };
+    let context = Rc::new(Context::new(snapshot, seed(), log, ask));
+    let bound = bind(&listeners)?;
+    let bell = Bell::new(inbox.doorbell).map_err(|error| format!("the worker's inbox: {error}"))?;
+    let master = Master { context: Rc::clone(&context), index, orders: inbox.orders, bell, events };
+    master.tell(Event::Ready(index, driver));
+    monoio::spawn(run_timers());
+    let Either::Second(patience) = either(accept_and_sweep(&context, &bound), master.obey()).await else {
+        return Err("the accept tasks ended".to_owned());
+    };
+    context.draining.set(true);
+    // Connections that the kernel has completed already would be reset by the close.
+    for (listener, service_port) in &bound {
+        accept_waiting(&context, listener, *service_port);
+    }
+    drop(bound);
+    // Orders still matter while sessions end: they may need names resolved.
+    either(drain(&context, patience), master.obey_for_ever()).await;
+    context.flush_log();
+    Ok(())
+}
+
+/// Random numbers of workers must differ, and need not be secret.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+fn bind(listeners: &[ListenerSpec]) -> Result<Vec<Bound>, String> {
+    let bind = |spec: &ListenerSpec| match Listener::bind(spec.bind) {
+        Ok(listener) => Ok((Rc::new(listener), spec.service_port)),
+        Err(error) => Err(format!("listener {}: cannot bind {}: {error}", spec.name, spec.bind)),
+    };
+    listeners.iter().map(bind).collect()
+}
+
+/// Runs the accept loops and the housekeeping; never ends. Dropping it stops accepting.
+async fn accept_and_sweep(context: &Rc<Context>, bound: &[Bound]) {
+    let mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::with_capacity(bound.len() + 1);
+    for (listener, service_port) in bound {
+        tasks.push(Box::pin(accept(context, listener, *service_port)));
+    }
+    tasks.push(Box::pin(async {
+        loop {
+            sleep(SWEEP_INTERVAL).await;
+            context.sweep();
+        }
+    }));
+    poll_fn(|waker| {
+        for task in &mut tasks {
+            // None of them ever ends.
+            let _ = task.as_mut().poll(waker);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits for the sessions to end, at most `patience`; then cuts off what is left.
+async fn drain(context: &Context, patience: Duration) {
+    context.clients.close_idle();
+    let finished = within(patience, all_ended(context)).await;
+    if finished.is_none() {
+        context.drain_expired.set(true);
+        context.clients.close_all();
+        // Whoever has not ended by then hangs in a call that we cannot reach; its line is lost.
+        let _ = within(LAST_WORDS, all_ended(context)).await;
+    }
+}
+
+async fn all_ended(context: &Context) {
+    while !context.clients.is_empty() {
+        sleep(DRAIN_LOOK).await;
+        context.clients.close_idle();
+    }
+}
+
+/// The worker's side of its inbox.
+struct Master {
+    context: Rc<Context>,
+    index: usize,
+    orders: Receiver<Order>,
+    bell: Bell,
+    events: Events,
+}
+
+impl Master {
+    /// Carries out orders until one says to drain; returns how long that may take.
+    async fn obey(&self) -> Duration {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Drain(patience)) => return patience,
+                Ok(order) => self.carry_out(order),
+                Err(TryRecvError::Empty) => self.bell.wait().await,
+                // The control thread is gone, and with it everybody who could stop us later.
+                Err(TryRecvError::Disconnected) => return Duration::ZERO,
+            }
+        }
+    }
+
+    async fn obey_for_ever(&self) {
+        loop {
+            let patience = self.obey().await;
+            if patience.is_zero() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn carry_out(&self, order: Order) {
+        match order {
+            Order::Apply(snapshot) => {
+                let generation = snapshot.generation;
+                self.context.apply(*snapshot);
+                self.tell(Event::Applied(self.index, generation));
+            }
+            Order::Resolved(name, result) => self.context.resolver.answered(name, result),
+            Order::Report(reply) => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.context.report());
+            }
+            Order::Drain(_) => {}
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // The control thread may have ended first; then nobody needs to know.
+        let _ = self.events.send(event);
+    }
+}
+
+/// Wakes the worker when there may be orders.
+struct Bell {
+    polled: UnixStream,
+    socket: StdUnixStream,
+}
+
+impl Bell {
+    fn new(socket: StdUnixStream) -> std::io::Result<Self> {
+        Ok(Self { polled: UnixStream::from_std(socket.try_clone()?)?, socket })
+    }
+
+    /// Waits for a ring, and takes all rings so far off the socket.
+    async fn wait(&self) {
+        // An error of the poll would show at the read.
+        let _ = self.polled.readable(false).await;
+        let mut rings = [0; 64];
+        loop {
+            match (&self.socket).read(&mut rings) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
