@@ -68,19 +68,14 @@ impl Objects {
             self.add_object(document, String::new(), source, value, report);
             return;
         }
-        let items = match value {
-            Value::Mapping(mut list) => list.remove("items"),
-            _ => None,
+        let Some(Value::Sequence(items)) = take(value, "items") else {
+            report.file(Severity::Error, code::SCHEMA, document.start(), "kind: List needs a list of items");
+            return;
         };
-        match items {
-            Some(Value::Sequence(items)) => {
-                for (index, item) in items.into_iter().enumerate() {
-                    let prefix = format!("items[{index}]");
-                    let source = document.source(&prefix);
-                    self.add_object(Arc::clone(&document), prefix, source, item, report);
-                }
-            }
-            _ => report.file(Severity::Error, code::SCHEMA, document.start(), "kind: List needs a list of items"),
+        for (index, item) in items.into_iter().enumerate() {
+            let prefix = format!("items[{index}]");
+            let source = document.source(&prefix);
+            self.add_object(Arc::clone(&document), prefix, source, item, report);
         }
     }
 
@@ -117,6 +112,11 @@ impl Objects {
         });
         self.documents.reverse();
     }
+}
+
+/// The value of a key, taken out of a mapping.
+fn take(value: Value, key: &str) -> Option<Value> {
+    if let Value::Mapping(mut mapping) = value { mapping.remove(key) } else { None }
 }
 
 fn push<T>(objects: &mut Vec<Object<T>>, origin: &Origin, spec: &Value, report: &mut Report)
