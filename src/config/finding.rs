@@ -69,6 +69,8 @@ pub mod code {
     pub const EMPTY: &str = "PC0012";
     /// Plain HTTP would reach a port that expects TLS.
     pub const PLAIN_TEXT: &str = "PC0014";
+    /// A DENY rule about HTTP refuses all TLS that its other conditions meet.
+    pub const HTTP_ONLY: &str = "PC0015";
     /// A key of the bootstrap file is wrong.
     pub const BOOTSTRAP: &str = "PC0013";
     /// Istio would refuse the object (SchemaValidationError).

@@ -579,3 +579,30 @@ fn paths_in_routes_or_policies_turn_the_strict_path_rules_on() {
     let policy = object("AuthorizationPolicy", "p", "{rules: [{to: [{operation: {not_paths: [/admin*]}}]}]}");
     assert!(load(&[a, policy].concat()).routes.tables.path_policy);
 }
+
+#[test]
+fn objects_are_shown_as_they_were_written() {
+    let item = PASSTHROUGH.split("---\n").nth(1).expect("the VirtualService").trim_end().replace('\n', "\n  ");
+    for text in [PASSTHROUGH.to_owned(), format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n")] {
+        let loaded = load(&text);
+        let object = loaded.objects.last().expect("an object");
+        let shown = serde_json::to_value(&object.document).expect("JSON");
+        assert_eq!(shown["spec"]["tls"][0]["match"][0]["sni_hosts"][0], "www.googleapis.com");
+        assert_eq!(shown["kind"], object.object.kind);
+    }
+}
+
+#[test]
+fn policies_that_do_not_hold_as_one_might_think_are_reported() {
+    let a = entry("a", "a.example.com", HTTP, DNS);
+    let rule = |name: &str| {
+        object("DestinationRule", name, "{host: a.example.com, trafficPolicy: {loadBalancer: {simple: RANDOM}}}")
+    };
+    assert_eq!(findings(&[a.clone(), rule("one"), rule("two")].concat()), warning("IST0109", "spec.trafficPolicy"));
+    let replaced = "{host: a.example.com, trafficPolicy: {tls: {mode: DISABLE}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}}";
+    let text = [a.clone(), object("DestinationRule", "d", replaced)].concat();
+    assert_eq!(findings(&text), warning("PC0014", "spec.trafficPolicy.portLevelSettings[0]"));
+    let deny = "{action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}";
+    let text = [a, object("AuthorizationPolicy", "p", deny)].concat();
+    assert_eq!(findings(&text), warning("PC0015", "spec.rules[0]"));
+}

@@ -87,6 +87,7 @@ pub(super) fn bootstrap() -> Bootstrap {
         watch: false,
         access_log_file: None,
         dns: Dns { servers: vec![SocketAddr::from(([127, 0, 0, 1], 9))], hosts: Vec::new() },
+        tls: crate::config::bootstrap::Tls::default(),
         admin: AdminBind::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
         drain_timeout: Duration::from_secs(30),
     }

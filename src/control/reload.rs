@@ -164,6 +164,7 @@ mod tests {
             watch: false,
             access_log_file: None,
             dns: Dns::default(),
+            tls: crate::config::bootstrap::Tls::default(),
             admin: AdminBind::Tcp("127.0.0.1:15000".parse().unwrap()),
             drain_timeout: std::time::Duration::from_secs(30),
         }

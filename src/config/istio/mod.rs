@@ -14,13 +14,15 @@ pub mod virtual_service;
 mod decode;
 mod object;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_yaml::Value;
 
 use super::LoadedObject;
 use super::finding::{Report, Severity, code};
-use super::load::Document;
+use super::load::{Document, load};
+use super::written::Written;
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
@@ -47,18 +49,18 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Decodes the documents. Faults are reported and their objects left out.
+    /// Reads the files and folders. Faults are reported and their objects left out.
     #[must_use]
-    pub fn read(documents: Vec<(Arc<Document>, Value)>, report: &mut Report) -> Self {
+    pub fn read(paths: &[PathBuf], report: &mut Report) -> Self {
         let mut objects = Self::default();
-        for (document, value) in documents {
-            objects.add_document(document, value, report);
+        load(paths, report, |document, value, report| objects.add_document(document, value, report));
+        let replaced = replace_earlier(&mut objects.service_entries, report)
+            + replace_earlier(&mut objects.virtual_services, report)
+            + replace_earlier(&mut objects.destination_rules, report)
+            + replace_earlier(&mut objects.authorization_policies, report);
+        if replaced > 0 {
+            objects.drop_replaced_documents();
         }
-        replace_earlier(&mut objects.service_entries, report);
-        replace_earlier(&mut objects.virtual_services, report);
-        replace_earlier(&mut objects.destination_rules, report);
-        replace_earlier(&mut objects.authorization_policies, report);
-        objects.drop_replaced_documents();
         objects
     }
 
@@ -95,11 +97,8 @@ impl Objects {
             object::Kind::DestinationRule => push(&mut self.destination_rules, &origin, spec, report),
             object::Kind::AuthorizationPolicy => push(&mut self.authorization_policies, &origin, spec, report),
         }
-        self.documents.push(LoadedObject {
-            object: (*origin.object).clone(),
-            document: value,
-            created: origin.created,
-        });
+        let document = Written::new(&origin, &value);
+        self.documents.push(LoadedObject { object: (*origin.object).clone(), document, created: origin.created });
     }
 
     /// Leaves one document per identity: the last, as [`replace_earlier`] does.
@@ -130,7 +129,9 @@ where
 
 /// Of two objects with one name the later replaces the earlier, as `kubectl apply` of the same files would have it.
 /// Then sorts: oldest first, the order of every precedence among objects.
-fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) {
+///
+/// Returns how many were replaced.
+fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) -> usize {
     let mut last = std::collections::HashMap::with_capacity(objects.len());
     for (index, object) in objects.iter().enumerate() {
         if let Some(earlier) = last.insert(object.origin.identity(), index) {
@@ -140,7 +141,9 @@ fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) {
         }
     }
     let kept: std::collections::HashSet<usize> = last.into_values().collect();
+    let replaced = objects.len() - kept.len();
     let mut index = 0..;
     objects.retain(|_| index.next().is_some_and(|index| kept.contains(&index)));
     objects.sort_by(|one, other| one.origin.age(&other.origin));
+    replaced
 }

@@ -61,6 +61,10 @@ fn traffic_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
         {
             scope.warning(code::CONFLICT, format!("{field}.port.number"), "an earlier entry for this port holds");
         }
+        if policy.tls.is_some() && entry.tls.is_none() {
+            let message = "portLevelSettings replaces the policy: the tls of trafficPolicy does not apply to this port";
+            scope.warning(code::PLAIN_TEXT, &*field, message);
+        }
         if !has_any(entry) {
             scope.error(&*field, "port traffic policy must have at least one field");
         }

@@ -272,8 +272,7 @@ impl Exchange<'_, '_> {
         let turn = &mut self.turn;
         let http10 = turn.head.version == Version::Http10;
         let length = downstream_length(head.body, http10);
-        let client_keeps =
-            turn.head.keep_alive && length != BodyLength::UntilClose && !turn.context.draining.get();
+        let client_keeps = turn.head.keep_alive && length != BodyLength::UntilClose && !turn.context.draining.get();
         write_response(head, bytes, ResponseEdits { keep_alive: client_keeps, http10 }, output);
         turn.story.status = head.status;
         turn.story.upstream_service_time = Some(self.sent_at.elapsed());

@@ -87,7 +87,8 @@ impl<'a> Turn<'a> {
     async fn answer(&mut self, failure: &Failure) -> After {
         match failure.status() {
             Some(status) => {
-                let text = explain(failure, self.story.host.as_ref().map(ToString::to_string), self.client.service_port);
+                let text =
+                    explain(failure, self.story.host.as_ref().map(ToString::to_string), self.client.service_port);
                 self.respond(status, &text).await
             }
             None => After::Reset,

@@ -171,7 +171,9 @@ fn advance(
             None => Err(rustls::Error::General("data before the end of the handshake".to_owned())),
         },
         // Early data is a server's state, and the enum may grow.
-        ConnectionState::ReadEarlyData(_) | _ => Err(rustls::Error::General("unexpected state of the connection".to_owned())),
+        ConnectionState::ReadEarlyData(_) | _ => {
+            Err(rustls::Error::General("unexpected state of the connection".to_owned()))
+        }
     };
     (discard, step)
 }

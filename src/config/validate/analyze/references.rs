@@ -1,8 +1,9 @@
 //! References that lead nowhere.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::config::finding::{Report, code};
+use crate::config::istio::destination_rule::DestinationRule;
 use crate::config::istio::virtual_service::{RouteDestination, VirtualService};
 use crate::config::istio::{Object, Objects, Scope};
 use crate::config::registry::{Registry, ServiceId, is_mesh};
@@ -104,14 +105,28 @@ fn requested_name(
     }
 }
 
-/// Hosts of DestinationRules.
+/// Hosts of DestinationRules: undeclared ones, and those for which an older rule holds.
 pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    let mut holders: HashMap<HostPattern, &Object<DestinationRule>> = HashMap::new();
     for object in &objects.destination_rules {
         let Some(Ok(pattern)) = object.spec.host.as_deref().map(HostPattern::parse) else { continue };
+        let scope = &mut Scope::new(&object.origin, report);
         let is_used = registry.services.declared(&pattern).is_some() || registry.services.any_below(&pattern);
         if !is_used {
             let message = format!("no ServiceEntry declares {pattern}; the rule has no effect");
-            Scope::new(&object.origin, report).warning(code::RULE_HOST, "spec.host", message);
+            scope.warning(code::RULE_HOST, "spec.host", message);
+        }
+        if object.spec.traffic_policy.is_none() {
+            continue;
+        }
+        let holder = *holders.entry(pattern).or_insert(object);
+        if !std::ptr::eq(holder, object) {
+            let by = &holder.origin.object;
+            let message = format!(
+                "the trafficPolicy of DestinationRule {}/{} ({}) holds for this host",
+                by.namespace, by.name, by.source
+            );
+            scope.warning(code::CONFLICT, "spec.trafficPolicy", message);
         }
     }
 }
