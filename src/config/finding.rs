@@ -114,10 +114,10 @@ impl Report {
         self.add(Finding { severity, code, kind, namespace, name, field, message: message.into(), source });
     }
 
-    /// Whether any finding is an error.
+    /// How many findings are errors.
     #[must_use]
-    pub fn has_errors(&self) -> bool {
-        self.errors > 0
+    pub fn error_count(&self) -> usize {
+        self.errors
     }
 
     /// The findings in the order in which they were found.

@@ -182,7 +182,8 @@ fn is_resource(path: &Path) -> bool {
 
 fn read_file(path: &Path) -> Result<SourceFile, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
+    let size = file.metadata().map_or(0, |metadata| metadata.len().min(FILE_BYTES_MAX));
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"));

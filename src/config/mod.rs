@@ -96,14 +96,19 @@ impl Loader {
         settings: Settings,
         mut report: Report,
     ) -> Result<Loaded, Vec<Finding>> {
+        let errors_before = report.error_count();
         let mut objects = Objects::read(&bootstrap.resources, &mut report);
+        // Without the objects that could not be read, what refers to them only looks wrong.
+        let is_complete = report.error_count() == errors_before;
         validate::validate(&objects, &mut report);
         let registry = Registry::new(&objects);
-        validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
+        if is_complete {
+            validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
+        }
         let mut generation = Generation::after(&self.store);
         let routes =
             compile::compile(&objects, &registry, &bootstrap, settings.connect_timeout, &mut generation, &mut report);
-        if report.has_errors() {
+        if report.error_count() > 0 {
             return Err(report.into_findings());
         }
         self.store = generation.finish();

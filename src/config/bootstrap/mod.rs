@@ -121,9 +121,9 @@ fn load_bootstrap(path: &Path, report: &mut Report) -> Option<(Arc<Document>, se
         report.file(Severity::Error, code::UNREADABLE, path.display().to_string(), "a folder, not a bootstrap file");
         return None;
     }
-    let errors_before = report.has_errors();
+    let errors_before = report.error_count();
     let document = load_single(path, report);
-    if document.is_none() && report.has_errors() == errors_before {
+    if document.is_none() && report.error_count() == errors_before {
         let message = "the file is empty; it needs at least `listeners` and `resources`";
         report.file(Severity::Error, code::BOOTSTRAP, path.display().to_string(), message);
     }

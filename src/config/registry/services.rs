@@ -167,9 +167,8 @@ impl<'a> Services<'a> {
     }
 }
 
-/// The exact name of a service, if it has one.
 impl Service<'_> {
-    /// `None` for a wildcard.
+    /// The exact name; `None` for a wildcard.
     #[must_use]
     pub fn name(&self) -> Option<&HostName> {
         match &self.pattern {
