@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::config::bootstrap::{AdminBind, Bootstrap, Dns};
+use crate::config::bootstrap::{AdminBind, Bootstrap, Dns, Tls};
 use crate::config::{Loaded, LoadedObject, Loader};
 use crate::route::table::{ObjectRef, RouteTable};
 use crate::telemetry::log_writer::LogWriter;
@@ -87,6 +87,7 @@ pub(super) fn bootstrap() -> Bootstrap {
         watch: false,
         access_log_file: None,
         dns: Dns { servers: vec![SocketAddr::from(([127, 0, 0, 1], 9))], hosts: Vec::new() },
+        tls: Tls { ca_certificates: None, strict_names: true, credentials: "credentials".into() },
         admin: AdminBind::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
         drain_timeout: Duration::from_secs(30),
     }

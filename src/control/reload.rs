@@ -147,7 +147,7 @@ pub(super) fn snapshot(generation: u64, loaded: &Loaded, running: &Bootstrap) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::bootstrap::Dns;
+    use crate::config::bootstrap::{Dns, Tls};
     use crate::route::table::RouteTable;
     use crate::worker::{DriverChoice, ListenerSpec};
 
@@ -164,6 +164,7 @@ mod tests {
             watch: false,
             access_log_file: None,
             dns: Dns::default(),
+            tls: Tls { ca_certificates: None, strict_names: true, credentials: "credentials".into() },
             admin: AdminBind::Tcp("127.0.0.1:15000".parse().unwrap()),
             drain_timeout: std::time::Duration::from_secs(30),
         }
