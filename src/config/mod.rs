@@ -8,20 +8,37 @@
 
 pub mod bootstrap;
 pub mod finding;
+pub mod istio;
+pub mod load;
+pub mod registry;
+pub mod validate;
 
-use std::path::Path;
+mod compile;
+mod credentials;
+mod identity;
+mod local;
+mod position;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::route::table::{ObjectRef, RouteTable};
 use crate::snapshot::Settings;
 
 use bootstrap::Bootstrap;
-use finding::Finding;
+use finding::{Finding, Report};
+use identity::{Generation, Store};
+use istio::Objects;
+use registry::Registry;
 
 /// Loads configurations. Lives as long as the process: it remembers which clusters and TLS profiles were the same
 /// in earlier generations, so that their pools and sessions survive a reload.
 #[derive(Debug, Default)]
-pub struct Loader {}
+pub struct Loader {
+    store: Store,
+}
 
 /// A configuration that may take force.
 #[derive(Debug)]
@@ -55,7 +72,43 @@ impl Loader {
     /// # Errors
     /// All findings, at least one of which is an error.
     pub fn load(&mut self, config: &Path) -> Result<Loaded, Vec<Finding>> {
-        let _ = config;
-        Err(Vec::new())
+        let mut report = Report::default();
+        match Bootstrap::read(config, &mut report) {
+            Some((bootstrap, settings)) => self.load_resources(bootstrap, settings, report),
+            None => Err(report.into_findings()),
+        }
+    }
+
+    /// Loads Istio files and folders without a bootstrap file: its defaults hold, and there is no listener.
+    ///
+    /// # Errors
+    /// All findings, at least one of which is an error.
+    pub fn load_paths(&mut self, paths: &[PathBuf]) -> Result<Loaded, Vec<Finding>> {
+        let (bootstrap, settings) = Bootstrap::without_file(paths);
+        self.load_resources(bootstrap, settings, Report::default())
+    }
+
+    fn load_resources(
+        &mut self,
+        bootstrap: Bootstrap,
+        settings: Settings,
+        mut report: Report,
+    ) -> Result<Loaded, Vec<Finding>> {
+        let documents = load::load(&bootstrap.resources, &mut report);
+        let mut objects = Objects::read(documents, &mut report);
+        validate::validate(&objects, &mut report);
+        let registry = Registry::new(&objects);
+        validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
+        let mut generation = Generation::after(&self.store);
+        let routes =
+            compile::compile(&objects, &registry, &bootstrap, settings.connect_timeout, &mut generation, &mut report);
+        validate::analyze::analyze_routes(&routes, &bootstrap, &settings, &mut report);
+        if report.has_errors() {
+            return Err(report.into_findings());
+        }
+        self.store = generation.finish();
+        let documents = std::mem::take(&mut objects.documents);
+        let findings = report.into_findings();
+        Ok(Loaded { bootstrap, routes, settings: Arc::new(settings), objects: documents, findings })
     }
 }

@@ -1,0 +1,283 @@
+//! What the values of the bootstrap file must be.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{ADMIN_BIND, AdminBind, Bootstrap, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Dns, Scope, Tls, file, limits};
+use crate::config::istio::scalar::parse_duration;
+use crate::config::local;
+use crate::limits::TIMEOUT_MAX;
+use crate::route::address::AddressPolicy;
+use crate::route::host::HostName;
+use crate::route::path::Normalization;
+use crate::snapshot::{AccessLog, Outbound, Settings};
+use crate::worker::{DriverChoice, ListenerSpec};
+
+/// Most workers: more threads than any machine this runs on has CPUs.
+const WORKERS_MAX: usize = 1024;
+
+/// Longest `connectTimeout`: TCP itself gives up after about two minutes.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+/// Judges every value; a bad one is reported and replaced by its default.
+pub(super) fn check(file: file::File, folder: &Path, scope: &mut Scope<'_>) -> (Bootstrap, Settings) {
+    let mesh = file.mesh_config.unwrap_or_default();
+    let listeners = listeners(file.listeners.unwrap_or_default(), scope);
+    let admin = admin(file.admin.and_then(|admin| admin.bind), folder, scope);
+    let (access_log_file, access_log) = access_log(&mesh, folder, scope);
+    let settings = Settings {
+        outbound: outbound(&mesh, scope),
+        addresses: addresses(file.address_policy.unwrap_or_default(), &listeners, &admin, scope),
+        normalization: normalization(&mesh, scope),
+        limits: limits::check(&file.limits.unwrap_or_default(), scope),
+        connect_timeout: {
+            let field = "meshConfig.connectTimeout";
+            duration(mesh.connect_timeout.as_deref(), field, CONNECT_TIMEOUT, CONNECT_TIMEOUT_MAX, scope)
+        },
+        access_log,
+    };
+    let bootstrap = Bootstrap {
+        workers: workers(file.workers, scope),
+        driver: driver(file.io_driver.as_deref(), scope),
+        listeners,
+        resources: resources(file.resources.unwrap_or_default(), folder, scope),
+        watch: file.watch.unwrap_or(false),
+        access_log_file,
+        dns: dns(file.dns.unwrap_or_default(), scope),
+        tls: tls(file.tls.unwrap_or_default(), folder, scope),
+        admin,
+        drain_timeout: {
+            let timeout = file.drain.and_then(|drain| drain.timeout);
+            duration(timeout.as_deref(), "drain.timeout", DRAIN_TIMEOUT, TIMEOUT_MAX, scope)
+        },
+    };
+    (bootstrap, settings)
+}
+
+fn workers(workers: Option<usize>, scope: &mut Scope<'_>) -> usize {
+    let workers = workers.unwrap_or(0);
+    if workers > WORKERS_MAX {
+        scope.error("workers", format!("must be from 0 to {WORKERS_MAX}"));
+    }
+    workers.min(WORKERS_MAX)
+}
+
+fn driver(driver: Option<&str>, scope: &mut Scope<'_>) -> DriverChoice {
+    let choices = [("auto", DriverChoice::Auto), ("io_uring", DriverChoice::IoUring), ("epoll", DriverChoice::Epoll)];
+    choice(driver, "ioDriver", &choices, DriverChoice::Auto, scope)
+}
+
+/// One of the words, or the default where there is none.
+fn choice<T: Copy>(word: Option<&str>, field: &str, choices: &[(&str, T)], default: T, scope: &mut Scope<'_>) -> T {
+    let Some(word) = word else { return default };
+    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
+        return *value;
+    }
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    scope.error(field, format!("unknown value {word:?}; it must be one of {}", names.join(", ")));
+    default
+}
+
+fn duration(text: Option<&str>, field: &str, default: Duration, most: Duration, scope: &mut Scope<'_>) -> Duration {
+    let Some(text) = text else { return default };
+    match parse_duration(text) {
+        Some(duration) if duration >= Duration::from_millis(1) && duration <= most => return duration,
+        Some(_) => scope.error(field, format!("must be from 1ms to {}s", most.as_secs())),
+        None => scope.error(field, format!("{text:?} is not a duration such as 10s or 1h")),
+    }
+    default
+}
+
+fn listeners(entries: Vec<file::Listener>, scope: &mut Scope<'_>) -> Vec<ListenerSpec> {
+    if entries.is_empty() {
+        scope.error("listeners", "needs at least one listener");
+    }
+    let mut specs: Vec<ListenerSpec> = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let field = format!("listeners[{index}]");
+        let Some(spec) = listener(entry, &field, scope) else { continue };
+        if specs.iter().any(|known| known.name == spec.name) {
+            scope.error(&format!("{field}.name"), format!("another listener is named {:?}", spec.name));
+        }
+        if specs.iter().any(|known| known.bind == spec.bind) {
+            scope.error(&format!("{field}.bind"), format!("another listener binds {}", spec.bind));
+        }
+        specs.push(spec);
+    }
+    specs
+}
+
+fn listener(entry: file::Listener, field: &str, scope: &mut Scope<'_>) -> Option<ListenerSpec> {
+    if entry.capture.is_some() {
+        scope.error(&format!("{field}.capture"), "captured traffic is not supported yet; remove the listener");
+    }
+    let name = entry.name.unwrap_or_default();
+    if name.is_empty() {
+        scope.error(&format!("{field}.name"), "the listener needs a name");
+    }
+    let bind_field = format!("{field}.bind");
+    let Some(bind) = entry.bind else {
+        scope.error(&bind_field, "the listener needs an address such as 127.0.0.1:8443");
+        return None;
+    };
+    let bind = address(&bind, &bind_field, scope)?;
+    // Every worker binds its own socket: port 0 would give each a different one.
+    if bind.port() == 0 {
+        scope.error(&bind_field, "the port must be in the range 1..65535");
+    }
+    let service_port = entry.service_port.unwrap_or(bind.port());
+    if service_port == 0 {
+        scope.error(&format!("{field}.servicePort"), "the port must be in the range 1..65535");
+    }
+    Some(ListenerSpec { name: name.into_boxed_str(), bind, service_port })
+}
+
+fn address(text: &str, field: &str, scope: &mut Scope<'_>) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        scope.error(field, format!("{text:?} is not an address such as 127.0.0.1:8443 or [::1]:8443"));
+    }
+    address
+}
+
+fn admin(bind: Option<String>, folder: &Path, scope: &mut Scope<'_>) -> AdminBind {
+    let Some(bind) = bind else { return AdminBind::Tcp(ADMIN_BIND) };
+    match bind.strip_prefix("unix:") {
+        Some("") => scope.error("admin.bind", "unix: needs a path"),
+        Some(path) => return AdminBind::Unix(folder.join(path)),
+        None => {
+            if let Some(address) = address(&bind, "admin.bind", scope) {
+                if !address.ip().is_loopback() {
+                    scope.warning("admin.bind", "whoever reaches this address may reload and drain the gateway");
+                }
+                return AdminBind::Tcp(address);
+            }
+        }
+    }
+    AdminBind::Tcp(ADMIN_BIND)
+}
+
+fn resources(entries: Vec<PathBuf>, folder: &Path, scope: &mut Scope<'_>) -> Vec<PathBuf> {
+    if entries.is_empty() {
+        scope.error("resources", "needs at least one file or folder of Istio resources");
+    }
+    let resources: Vec<PathBuf> = entries.into_iter().map(|entry| folder.join(entry)).collect();
+    for (index, path) in resources.iter().enumerate() {
+        if let Err(error) = std::fs::metadata(path) {
+            scope.error(&format!("resources[{index}]"), format!("{}: {error}", path.display()));
+        }
+    }
+    resources.into_iter().filter(|path| path.exists()).collect()
+}
+
+fn outbound(mesh: &file::MeshConfig, scope: &mut Scope<'_>) -> Outbound {
+    let choices = [("REGISTRY_ONLY", Outbound::RegistryOnly), ("ALLOW_ANY", Outbound::AllowAny)];
+    let mode = mesh.outbound_traffic_policy.as_ref().and_then(|policy| policy.mode.as_deref());
+    choice(mode, "meshConfig.outboundTrafficPolicy.mode", &choices, Outbound::RegistryOnly, scope)
+}
+
+fn normalization(mesh: &file::MeshConfig, scope: &mut Scope<'_>) -> Normalization {
+    let choices = [
+        ("DEFAULT", Normalization::Base),
+        ("NONE", Normalization::None),
+        ("BASE", Normalization::Base),
+        ("MERGE_SLASHES", Normalization::MergeSlashes),
+        ("DECODE_AND_MERGE_SLASHES", Normalization::DecodeAndMergeSlashes),
+    ];
+    let word = mesh.path_normalization.as_ref().and_then(|path| path.normalization.as_deref());
+    choice(word, "meshConfig.pathNormalization.normalization", &choices, Normalization::Base, scope)
+}
+
+fn access_log(mesh: &file::MeshConfig, folder: &Path, scope: &mut Scope<'_>) -> (Option<PathBuf>, AccessLog) {
+    if mesh.access_log_format.as_deref().is_some_and(|format| !format.is_empty()) {
+        scope.error("meshConfig.accessLogFormat", "formats of your own are not supported yet; leave it empty");
+    }
+    let choices = [("TEXT", AccessLog::Text), ("JSON", AccessLog::Json)];
+    let encoding = mesh.access_log_encoding.as_deref();
+    let form = choice(encoding, "meshConfig.accessLogEncoding", &choices, AccessLog::Text, scope);
+    match mesh.access_log_file.as_deref() {
+        Some("") => (None, AccessLog::Off),
+        file => (Some(folder.join(file.unwrap_or("/dev/stdout"))), form),
+    }
+}
+
+fn addresses(
+    policy: file::AddressPolicy,
+    listeners: &[ListenerSpec],
+    admin: &AdminBind,
+    scope: &mut Scope<'_>,
+) -> AddressPolicy {
+    let mut own: Vec<SocketAddr> = listeners.iter().map(|listener| listener.bind).collect();
+    if let AdminBind::Tcp(address) = admin {
+        own.push(*address);
+    }
+    let local = if own.iter().any(|address| address.ip().is_unspecified()) { local::addresses() } else { Vec::new() };
+    AddressPolicy {
+        allow: ranges(policy.allow, "addressPolicy.allow", scope),
+        deny: ranges(policy.deny, "addressPolicy.deny", scope),
+        own,
+        local,
+    }
+}
+
+fn ranges(texts: Option<Vec<String>>, field: &str, scope: &mut Scope<'_>) -> Vec<IpNet> {
+    let mut ranges = Vec::new();
+    for (index, text) in texts.unwrap_or_default().iter().enumerate() {
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(range) => ranges.push(range),
+            Err(_) => scope.error(&format!("{field}[{index}]"), format!("{text:?} is not a range such as 10.0.0.0/8")),
+        }
+    }
+    ranges
+}
+
+fn dns(dns: file::Dns, scope: &mut Scope<'_>) -> Dns {
+    let mut servers = Vec::new();
+    for (index, text) in dns.servers.unwrap_or_default().iter().enumerate() {
+        let field = format!("dns.servers[{index}]");
+        let with_port = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)));
+        match with_port {
+            Ok(server) => servers.push(server),
+            Err(_) => scope.error(&field, format!("{text:?} is not an address such as 192.0.2.53:53")),
+        }
+    }
+    let mut hosts = Vec::new();
+    for (name, addresses) in dns.hosts.unwrap_or_default() {
+        hosts.extend(dns_host(&name, &addresses, scope));
+    }
+    Dns { servers, hosts }
+}
+
+fn dns_host(name: &str, texts: &[String], scope: &mut Scope<'_>) -> Option<(HostName, Vec<IpAddr>)> {
+    let field = format!("dns.hosts.{name}");
+    let mut addresses = Vec::new();
+    for text in texts {
+        match text.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => scope.error(&field, format!("{text:?} is not an IP address")),
+        }
+    }
+    if texts.is_empty() {
+        scope.error(&field, "needs at least one address");
+    }
+    match name.parse() {
+        Ok(host) => Some((host, addresses)),
+        Err(error) => {
+            scope.error(&field, format!("{name:?}: {error}"));
+            None
+        }
+    }
+}
+
+fn tls(tls: file::Tls, folder: &Path, scope: &mut Scope<'_>) -> Tls {
+    let verification = tls.server_name_verification.as_deref();
+    let choices = [("STRICT", true), ("ISTIO", false)];
+    Tls {
+        ca_certificates: tls.ca_certificates.filter(|path| !path.is_empty()).map(|path| folder.join(path)),
+        strict_names: choice(verification, "tls.serverNameVerification", &choices, true, scope),
+        credentials: folder.join(tls.credentials.unwrap_or_else(|| PathBuf::from("credentials"))),
+    }
+}

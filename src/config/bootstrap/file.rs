@@ -1,0 +1,100 @@
+//! The serde mirror of `portcullis.yaml`: spelling only. What the values must be is judged in [`super::check`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_yaml::Value;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct File {
+    pub(super) workers: Option<usize>,
+    pub(super) io_driver: Option<String>,
+    pub(super) listeners: Option<Vec<Listener>>,
+    pub(super) resources: Option<Vec<PathBuf>>,
+    pub(super) watch: Option<bool>,
+    pub(super) mesh_config: Option<MeshConfig>,
+    pub(super) dns: Option<Dns>,
+    pub(super) tls: Option<Tls>,
+    pub(super) address_policy: Option<AddressPolicy>,
+    pub(super) admin: Option<Admin>,
+    pub(super) limits: Option<BTreeMap<String, Value>>,
+    pub(super) drain: Option<Drain>,
+}
+
+/// One entry of `listeners:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Listener {
+    pub(super) name: Option<String>,
+    pub(super) bind: Option<String>,
+    pub(super) service_port: Option<u16>,
+    pub(super) capture: Option<String>,
+}
+
+/// `meshConfig:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct MeshConfig {
+    pub(super) outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+    pub(super) access_log_file: Option<String>,
+    pub(super) access_log_encoding: Option<String>,
+    pub(super) access_log_format: Option<String>,
+    pub(super) connect_timeout: Option<String>,
+    pub(super) path_normalization: Option<PathNormalization>,
+}
+
+/// `meshConfig.outboundTrafficPolicy:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OutboundTrafficPolicy {
+    pub(super) mode: Option<String>,
+}
+
+/// `meshConfig.pathNormalization:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PathNormalization {
+    pub(super) normalization: Option<String>,
+}
+
+/// `dns:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Dns {
+    pub(super) servers: Option<Vec<String>>,
+    pub(super) hosts: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// `tls:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Tls {
+    pub(super) ca_certificates: Option<String>,
+    pub(super) server_name_verification: Option<String>,
+    pub(super) credentials: Option<PathBuf>,
+}
+
+/// `addressPolicy:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AddressPolicy {
+    pub(super) allow: Option<Vec<String>>,
+    pub(super) deny: Option<Vec<String>>,
+}
+
+/// `admin:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Admin {
+    pub(super) bind: Option<String>,
+}
+
+/// `drain:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Drain {
+    pub(super) timeout: Option<String>,
+}

@@ -1,0 +1,253 @@
+//! Destinations → clusters, each made once.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::config::bootstrap::{self, Bootstrap};
+use crate::config::credentials::Credentials;
+use crate::config::finding::{Report, code};
+use crate::config::identity::{Generation, PoolKey};
+use crate::config::istio::Scope;
+use crate::config::istio::destination_rule::{ClientTls, LoadBalancer, SimpleBalance, TlsMode};
+use crate::config::istio::service_entry::{Resolution, WorkloadEntry};
+use crate::config::istio::virtual_service::RouteDestination;
+use crate::config::registry::{Policy, Registry, ServiceId, ServicePortEntry, TlsSource};
+use crate::route::cluster::{
+    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, UpstreamTls, VerifyName,
+};
+use crate::route::host::{HostName, HostPattern};
+
+/// Clusters under construction.
+pub(super) struct Clusters<'a, 'g> {
+    registry: &'a Registry<'a>,
+    defaults: &'a bootstrap::Tls,
+    connect_timeout: Duration,
+    credentials: Credentials<'a>,
+    generation: &'a mut Generation<'g>,
+    report: &'a mut Report,
+    list: Vec<Cluster>,
+    known: HashMap<Key<'a>, Destination, foldhash::fast::RandomState>,
+}
+
+/// What makes two destinations the same cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key<'a> {
+    service: ServiceId,
+    port: u16,
+    subset: Option<&'a str>,
+    client: Client,
+}
+
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Client {
+    /// Plain HTTP, which the gateway may put into TLS.
+    Plain,
+    /// TLS, which is never encrypted a second time.
+    Tls,
+}
+
+impl<'a, 'g> Clusters<'a, 'g> {
+    pub(super) fn new(
+        registry: &'a Registry<'a>,
+        bootstrap: &'a Bootstrap,
+        connect_timeout: Duration,
+        generation: &'a mut Generation<'g>,
+        report: &'a mut Report,
+    ) -> Self {
+        let defaults = &bootstrap.tls;
+        let credentials = Credentials::new(defaults);
+        let (list, known) = (Vec::new(), HashMap::default());
+        Self { registry, defaults, connect_timeout, credentials, generation, report, list, known }
+    }
+
+    pub(super) fn into_list(self) -> Vec<Cluster> {
+        self.list
+    }
+
+    /// The cluster that a route's destination names, for clients that ask for `pattern` on port `listener`.
+    ///
+    /// A wildcard service dials the name that the client asked for, so only names that it covers may be led there.
+    pub(super) fn named(
+        &mut self,
+        named: &'a RouteDestination,
+        pattern: &HostPattern,
+        listener: u16,
+        client: Client,
+    ) -> Destination {
+        let Some(id) = named.host.as_deref().and_then(|host| self.registry.services.named(host)) else {
+            return Destination::Missing;
+        };
+        let service = self.registry.services.service(id);
+        let number = named.port.as_ref().map(|port| port.number.and_then(|number| u16::try_from(number).ok()));
+        let port = match number {
+            Some(None) => None,
+            Some(number) => service.destination_port(number, listener),
+            None => service.destination_port(None, listener),
+        };
+        let Some(port) = port else { return Destination::Missing };
+        if self.registry.services.dials_requested_name(id, port) && !service.pattern.covers(pattern) {
+            return Destination::Missing;
+        }
+        let subset = named.subset.as_deref().filter(|subset| !subset.is_empty());
+        self.cluster(id, port, subset, client)
+    }
+
+    /// The cluster of a port and subset of a service.
+    pub(super) fn cluster(
+        &mut self,
+        service: ServiceId,
+        port: &ServicePortEntry<'a>,
+        subset: Option<&'a str>,
+        client: Client,
+    ) -> Destination {
+        let key = Key { service, port: port.number, subset, client };
+        if let Some(known) = self.known.get(&key) {
+            return *known;
+        }
+        let host = &self.registry.services.service(service).pattern;
+        let destination = match self.registry.policies.policy(host, port.number, subset) {
+            Some(policy) => Destination::Cluster(self.build(key, port, &policy)),
+            None => Destination::Missing,
+        };
+        self.known.insert(key, destination);
+        destination
+    }
+
+    fn build(&mut self, key: Key<'a>, port: &ServicePortEntry<'a>, policy: &Policy<'a>) -> ClusterId {
+        let service = self.registry.services.service(key.service);
+        let endpoints = self.endpoints(key, port);
+        let tls = match (key.client, &policy.tls) {
+            (Client::Plain, Some(source)) => self.upstream_tls(source, port),
+            (Client::Plain, None) | (Client::Tls, _) => None,
+        };
+        let tls_key = tls.as_ref().map(|tls| (tls.sni.clone(), tls.profile.as_ref().ok().map(|profile| profile.id)));
+        let pool_key = PoolKey { service: service.host.into(), endpoints: endpoints.clone(), tls: tls_key };
+        let connect_timeout = policy.pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
+        self.list.push(Cluster {
+            name: format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host).into(),
+            service: service.host.into(),
+            endpoints,
+            balance: balance(policy.balance),
+            tls,
+            connect_timeout: connect_timeout.map_or(self.connect_timeout, |timeout| timeout.0),
+            pool: self.generation.pool(&pool_key),
+        });
+        ClusterId(u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    fn endpoints(&self, key: Key<'a>, port: &ServicePortEntry<'a>) -> Endpoints {
+        let service = self.registry.services.service(key.service);
+        let subset = key.subset.and_then(|name| self.registry.policies.subset(&service.pattern, name));
+        let selected = |endpoint: &&WorkloadEntry| {
+            let mut labels = subset.iter().flat_map(|subset| &subset.labels);
+            labels.all(|(label, value)| endpoint.labels.get(label) == Some(value))
+        };
+        let declared = &port.entry.spec.endpoints;
+        let selected: Vec<&WorkloadEntry> = declared.iter().filter(selected).collect();
+        let is_labelled = subset.is_some_and(|subset| !subset.labels.is_empty());
+        let resolution = port.resolution();
+        match (resolution, service.name()) {
+            (Resolution::None | Resolution::DynamicDns, None) => Endpoints::Requested { port: port.target() },
+            (Resolution::Dns | Resolution::DnsRoundRobin, None) if declared.is_empty() => {
+                Endpoints::Requested { port: port.target() }
+            }
+            (Resolution::Static, _) => addresses(&selected, port),
+            (Resolution::DnsRoundRobin, name) => dns(&selected, name, is_labelled, port, Endpoints::DnsRoundRobin),
+            (Resolution::None | Resolution::DynamicDns | Resolution::Dns, name) => {
+                dns(&selected, name, is_labelled, port, Endpoints::Dns)
+            }
+        }
+    }
+
+    fn upstream_tls(&mut self, source: &TlsSource<'a>, port: &ServicePortEntry<'a>) -> Option<UpstreamTls> {
+        let tls = source.tls;
+        match tls.mode.unwrap_or(TlsMode::Disable) {
+            TlsMode::Disable => return None,
+            TlsMode::Simple | TlsMode::Mutual | TlsMode::IstioMutual => {}
+        }
+        let sni = tls.sni.as_deref().filter(|sni| !sni.is_empty()).map(str::parse::<HostName>);
+        let verify = self.verify(tls, &port.entry.spec.subject_alt_names, sni.is_some());
+        let folder = source.origin.folder();
+        let profile = match sni {
+            Some(Err(error)) => Err(format!("sni: {error}").into()),
+            Some(Ok(_)) | None => self.credentials.profile(tls, verify, folder, self.generation),
+        };
+        if let Err(reason) = &profile {
+            let message = format!("{reason}; requests get 503 UH until a reload finds it");
+            Scope::new(source.origin, self.report).warning(code::CREDENTIAL, source.field.as_str(), message);
+        }
+        Some(UpstreamTls { sni: sni.and_then(Result::ok), profile })
+    }
+
+    fn verify(&self, tls: &ClientTls, of_entry: &[String], has_sni: bool) -> VerifyName {
+        if tls.insecure_skip_verify == Some(true) {
+            return VerifyName::Nothing;
+        }
+        let names = if tls.subject_alt_names.is_empty() { of_entry } else { &tls.subject_alt_names };
+        if !names.is_empty() {
+            return VerifyName::AnyOf(names.iter().map(|name| name.as_str().into()).collect::<SmallVec<_>>());
+        }
+        if has_sni && !self.defaults.strict_names { VerifyName::ChainOnly } else { VerifyName::Sni }
+    }
+}
+
+fn balance(balancer: Option<&LoadBalancer>) -> Balance {
+    match balancer.and_then(|balancer| balancer.simple) {
+        Some(SimpleBalance::RoundRobin) => Balance::RoundRobin,
+        Some(SimpleBalance::Random) => Balance::Random,
+        Some(
+            SimpleBalance::Unspecified
+            | SimpleBalance::LeastConn
+            | SimpleBalance::LeastRequest
+            | SimpleBalance::Passthrough,
+        )
+        | None => Balance::LeastRequest,
+    }
+}
+
+/// The port of an endpoint: by the name of the service port, else `targetPort`, else the service port.
+fn dial_port(endpoint: &WorkloadEntry, port: &ServicePortEntry<'_>) -> u16 {
+    let named = port.port.name.as_ref().and_then(|name| endpoint.ports.get(name)).and_then(|port| port.0);
+    named.and_then(|port| u16::try_from(port).ok()).unwrap_or_else(|| port.target())
+}
+
+fn weight(endpoint: &WorkloadEntry) -> u32 {
+    endpoint.weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1).max(1)
+}
+
+fn addresses(endpoints: &[&WorkloadEntry], port: &ServicePortEntry<'_>) -> Endpoints {
+    let endpoint = |endpoint: &&WorkloadEntry| {
+        let address: IpAddr = endpoint.address.as_deref()?.parse().ok()?;
+        let address = SocketAddr::new(address, dial_port(endpoint, port));
+        Some(StaticEndpoint { address, weight: weight(endpoint) })
+    };
+    Endpoints::Static(endpoints.iter().filter_map(endpoint).collect())
+}
+
+/// Names under `endpoints:`, or the service's own. Addresses written under `resolution: DNS` need no resolving and
+/// are the operator's as those of STATIC are; validation refuses a mixture of both.
+fn dns(
+    endpoints: &[&WorkloadEntry],
+    name: Option<&HostName>,
+    is_labelled: bool,
+    port: &ServicePortEntry<'_>,
+    make: impl Fn(Vec<DnsEndpoint>) -> Endpoints,
+) -> Endpoints {
+    if port.entry.spec.endpoints.is_empty() {
+        // A subset that selects by labels has no endpoint here: nothing carries labels.
+        let name = name.filter(|_| !is_labelled);
+        return make(
+            name.into_iter().map(|name| DnsEndpoint { name: name.clone(), port: port.target(), weight: 1 }).collect(),
+        );
+    }
+    let named = |endpoint: &&WorkloadEntry| {
+        let name = endpoint.address.as_deref()?.parse().ok()?;
+        Some(DnsEndpoint { name, port: dial_port(endpoint, port), weight: weight(endpoint) })
+    };
+    let names: Vec<DnsEndpoint> = endpoints.iter().filter_map(named).collect();
+    if names.is_empty() { addresses(endpoints, port) } else { make(names) }
+}

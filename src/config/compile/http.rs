@@ -1,0 +1,184 @@
+//! `http:` → virtual hosts.
+
+use std::sync::Arc;
+
+use crate::config::istio::virtual_service::{HttpRetry, HttpRule, VirtualService};
+use crate::config::istio::{Object, Objects};
+use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
+use crate::route::cluster::{Destination, Weighted};
+use crate::route::host::HostPattern;
+use crate::route::http::{DirectResponse, Forward, HttpAction, HttpRoute, PathRewrite, RetryPolicy};
+use crate::route::table::{ObjectRef, VirtualHost};
+
+use super::clusters::Client;
+use super::{Compiler, matching};
+
+/// %ROUTE_NAME% of a route without a name, as Istio's.
+const DEFAULT_NAME: &str = "default";
+
+/// The port on which a VirtualService alone opens a host (pilot's route.go does the same).
+const LONE_PORT: u16 = 80;
+
+impl<'a> Compiler<'a, '_> {
+    /// Every host that takes plain HTTP.
+    pub(super) fn http(&mut self) {
+        let registry = self.registry;
+        for (id, service) in registry.services.iter() {
+            let rules = registry.http.most_specific(&service.pattern).copied();
+            for port in service.ports.iter().filter(|port| port.protocol.takes_http()) {
+                self.service_host(id, port, &service.pattern, service.host, rules);
+            }
+        }
+        for rules in self.objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
+            for host in rules.spec.hosts.iter().filter(|_| !rules.spec.http.is_empty()) {
+                self.routed_host(host, rules);
+            }
+        }
+    }
+
+    /// A host of a VirtualService that is no service itself: below a wildcard service it has the ports of that
+    /// service; a wildcard that covers services opens nothing further; any other is served on port 80.
+    fn routed_host(&mut self, host: &'a str, rules: &'a Object<VirtualService>) {
+        let registry = self.registry;
+        let Ok(pattern) = HostPattern::parse(host) else { return };
+        let is_owner = registry.http.exact(&pattern).is_some_and(|owner| std::ptr::eq(*owner, rules));
+        if !is_owner || registry.services.declared(&pattern).is_some() {
+            return;
+        }
+        let covering: Vec<ServiceId> = registry.services.covering(&pattern).collect();
+        for id in &covering {
+            for port in registry.services.service(*id).ports.iter().filter(|port| port.protocol.takes_http()) {
+                self.service_host(*id, port, &pattern, host, Some(rules));
+            }
+        }
+        if covering.is_empty() && !registry.services.any_below(&pattern) {
+            let routes = self.routes(rules, &pattern, LONE_PORT);
+            let objects = vec![Arc::clone(&rules.origin.object)];
+            self.add_virtual_host(LONE_PORT, &pattern, VirtualHost { host: host.into(), objects, routes });
+        }
+    }
+
+    fn service_host(
+        &mut self,
+        id: ServiceId,
+        port: &ServicePortEntry<'a>,
+        pattern: &HostPattern,
+        host: &str,
+        rules: Option<&'a Object<VirtualService>>,
+    ) {
+        let service = self.registry.services.service(id);
+        let mut objects: Vec<Arc<ObjectRef>> = service.objects.clone();
+        let routes = match rules {
+            Some(rules) => {
+                objects.push(Arc::clone(&rules.origin.object));
+                self.routes(rules, pattern, port.number)
+            }
+            None => vec![default_route(self.clusters.cluster(id, port, None, Client::Plain))],
+        };
+        self.add_virtual_host(port.number, pattern, VirtualHost { host: host.into(), objects, routes });
+    }
+
+    fn routes(&mut self, rules: &'a Object<VirtualService>, pattern: &HostPattern, port: u16) -> Vec<HttpRoute> {
+        rules.spec.http.iter().filter_map(|rule| self.route(rule, pattern, port)).collect()
+    }
+
+    /// `None`: the rule has conditions, and none of them can hold on this port.
+    fn route(&mut self, rule: &'a HttpRule, pattern: &HostPattern, port: u16) -> Option<HttpRoute> {
+        let blocks = rule.matches.iter().filter(|block| matching::applies(block, port));
+        let matches: Vec<_> = blocks.filter_map(matching::block).collect();
+        if matches.is_empty() && !rule.matches.is_empty() {
+            return None;
+        }
+        let action = match &rule.direct_response {
+            Some(response) => HttpAction::Respond(DirectResponse {
+                status: response.status.and_then(|status| u16::try_from(status).ok())?,
+                body: response.body.as_ref().and_then(|body| body.string.as_deref()).unwrap_or_default().into(),
+            }),
+            None => HttpAction::Forward(self.forward(rule, pattern, port)),
+        };
+        let name = rule.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_NAME);
+        Some(HttpRoute { name: name.into(), matches, action })
+    }
+
+    fn forward(&mut self, rule: &'a HttpRule, pattern: &HostPattern, port: u16) -> Forward {
+        let choices: Vec<(Destination, Option<i64>)> = rule
+            .route
+            .iter()
+            .map(|route| {
+                let named = route.destination.as_ref();
+                let destination = named.map(|named| self.clusters.named(named, pattern, port, Client::Plain));
+                (destination.unwrap_or(Destination::Missing), route.weight)
+            })
+            .collect();
+        let rewrite = rule.rewrite.as_ref();
+        Forward {
+            clusters: weighted(&choices),
+            timeout: rule.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
+            retry: retry(rule.retries.as_ref()),
+            rewrite_path: rewrite
+                .and_then(|rewrite| rewrite.uri.as_deref())
+                .map(|replacement| PathRewrite { replacement: replacement.into() }),
+            rewrite_authority: rewrite.and_then(|rewrite| rewrite.authority.as_deref()).map(Into::into),
+        }
+    }
+}
+
+/// Shares; the weight of a single destination does not matter. Nothing to choose from leads nowhere.
+pub(super) fn weighted(choices: &[(Destination, Option<i64>)]) -> Weighted {
+    if let [(only, _)] = choices {
+        return Weighted::single(*only);
+    }
+    let share = |weight: Option<i64>| weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(0);
+    let choices = choices.iter().map(|(destination, weight)| (*destination, share(*weight)));
+    Weighted::new(choices).unwrap_or_else(|| Weighted::single(Destination::Missing))
+}
+
+fn default_route(destination: Destination) -> HttpRoute {
+    let action = HttpAction::Forward(Forward {
+        clusters: Weighted::single(destination),
+        timeout: None,
+        retry: RetryPolicy::default(),
+        rewrite_path: None,
+        rewrite_authority: None,
+    });
+    HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), action }
+}
+
+fn retry(retries: Option<&HttpRetry>) -> RetryPolicy {
+    let Some(retries) = retries else { return RetryPolicy::default() };
+    let default = RetryPolicy::default();
+    let attempts = retries.attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(default.attempts);
+    let per_try_timeout = retries.per_try_timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero());
+    let policy = RetryPolicy { attempts, per_try_timeout, ..default };
+    match retries.retry_on.as_deref().filter(|words| !words.is_empty()) {
+        Some(words) => retry_on(words, policy),
+        None => policy,
+    }
+}
+
+/// Envoy's words; those about gRPC, HTTP/2 and HTTP/3 never apply to HTTP/1 upstreams.
+fn retry_on(words: &str, policy: RetryPolicy) -> RetryPolicy {
+    let mut policy = RetryPolicy { on_connect_failure: false, on_reset: false, on_status: Vec::new(), ..policy };
+    for word in words.split(',').map(str::trim) {
+        match word {
+            "connect-failure" => policy.on_connect_failure = true,
+            "reset" | "reset-before-request" => policy.on_reset = true,
+            "5xx" => {
+                (policy.on_connect_failure, policy.on_reset) = (true, true);
+                policy.on_status.extend(500..=599);
+            }
+            "gateway-error" => policy.on_status.extend(502..=504),
+            "retriable-4xx" => policy.on_status.push(409),
+            number => policy.on_status.extend(number.parse::<u16>().ok()),
+        }
+    }
+    policy.on_status.sort_unstable();
+    policy.on_status.dedup();
+    policy
+}
+
+/// Whether any rule in force looks at paths.
+pub(super) fn routes_by_path(objects: &Objects) -> bool {
+    let rules = objects.virtual_services.iter().flat_map(|object| &object.spec.http);
+    rules.flat_map(|rule| &rule.matches).any(|block| block.uri.is_some())
+}

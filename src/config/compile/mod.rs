@@ -1,0 +1,86 @@
+//! Checked objects → route tables. What the validation has refused never gets here in force: whoever calls this
+//! looks at the findings first.
+
+mod authorization;
+mod clusters;
+mod http;
+mod matching;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::route::host::HostPattern;
+use crate::route::table::{PortTries, RouteTable, Tables, TlsHost, VirtualHost};
+
+use super::bootstrap::Bootstrap;
+use super::finding::Report;
+use super::identity::Generation;
+use super::istio::Objects;
+use super::registry::Registry;
+
+use clusters::Clusters;
+
+pub(super) use matching::regex;
+
+/// Compiles the objects. Credentials that cannot be read are reported.
+pub(super) fn compile<'a>(
+    objects: &'a Objects,
+    registry: &'a Registry<'a>,
+    bootstrap: &'a Bootstrap,
+    connect_timeout: std::time::Duration,
+    generation: &'a mut Generation<'_>,
+    report: &'a mut Report,
+) -> RouteTable {
+    let mut compiler = Compiler {
+        objects,
+        registry,
+        clusters: Clusters::new(registry, bootstrap, connect_timeout, generation, report),
+        ports: BTreeMap::new(),
+        virtual_hosts: Vec::new(),
+        tls_hosts: Vec::new(),
+    };
+    compiler.http();
+    compiler.tls();
+    let (authorization, judges_paths) = authorization::compile(&objects.authorization_policies);
+    let tables = Tables {
+        path_policy: judges_paths || http::routes_by_path(objects),
+        virtual_hosts: compiler.virtual_hosts,
+        tls_hosts: compiler.tls_hosts,
+        clusters: compiler.clusters.into_list(),
+        authorization,
+    };
+    RouteTable { ports: compiler.ports.into_values().collect(), tables: Arc::new(tables) }
+}
+
+/// Tables under construction.
+struct Compiler<'a, 'g> {
+    objects: &'a Objects,
+    registry: &'a Registry<'a>,
+    clusters: Clusters<'a, 'g>,
+    ports: BTreeMap<u16, PortTries>,
+    virtual_hosts: Vec<VirtualHost>,
+    tls_hosts: Vec<TlsHost>,
+}
+
+impl Compiler<'_, '_> {
+    fn port(&mut self, port: u16) -> &mut PortTries {
+        self.ports.entry(port).or_insert_with(|| PortTries { port, ..PortTries::default() })
+    }
+
+    /// Adds a host that takes plain HTTP, unless the port has it already: the first declaration stays.
+    fn add_virtual_host(&mut self, port: u16, pattern: &HostPattern, host: VirtualHost) {
+        let index = u32::try_from(self.virtual_hosts.len()).unwrap_or(u32::MAX);
+        if self.port(port).http.insert(pattern, index).is_ok() {
+            self.virtual_hosts.push(host);
+        }
+    }
+
+    /// Adds a host that takes TLS, unless the port has it already.
+    fn add_tls_host(&mut self, port: u16, pattern: &HostPattern, host: TlsHost) {
+        let index = u32::try_from(self.tls_hosts.len()).unwrap_or(u32::MAX);
+        if self.port(port).tls.insert(pattern, index).is_ok() {
+            self.tls_hosts.push(host);
+        }
+    }
+}

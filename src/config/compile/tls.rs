@@ -1,0 +1,117 @@
+//! `tls:` → hosts that take the client's own TLS.
+
+use std::sync::Arc;
+
+use crate::config::istio::Object;
+use crate::config::istio::virtual_service::{TlsMatch, TlsRule, VirtualService};
+use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
+use crate::route::cluster::{Destination, Weighted};
+use crate::route::host::HostPattern;
+use crate::route::table::{ObjectRef, TlsHost};
+
+use super::Compiler;
+use super::clusters::Client;
+use super::http::weighted;
+
+impl<'a> Compiler<'a, '_> {
+    /// Every host that takes TLS.
+    pub(super) fn tls(&mut self) {
+        let registry = self.registry;
+        for (id, service) in registry.services.iter() {
+            let rules = registry.tls.most_specific(&service.pattern).copied();
+            for port in service.ports.iter().filter(|port| port.protocol.takes_tls()) {
+                let is_routed = rules.is_some_and(|rules| self.routed_names(id, port, &service.pattern, rules));
+                if !is_routed {
+                    let route = Weighted::single(self.clusters.cluster(id, port, None, Client::Tls));
+                    let objects = service.objects.clone();
+                    let host = TlsHost { host: service.host.into(), objects, route: Some(route) };
+                    self.add_tls_host(port.number, &service.pattern, host);
+                }
+            }
+        }
+        for rules in self.objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
+            for host in rules.spec.hosts.iter().filter(|_| !rules.spec.tls.is_empty()) {
+                self.names_below_wildcards(host, rules);
+            }
+        }
+    }
+
+    /// A host of a VirtualService below a wildcard service has the ports of that service. Others open nothing: a
+    /// VirtualService without a ServiceEntry is served on port 80 only, which carries plain HTTP.
+    fn names_below_wildcards(&mut self, host: &str, rules: &'a Object<VirtualService>) {
+        let registry = self.registry;
+        let Ok(pattern) = HostPattern::parse(host) else { return };
+        let is_owner = registry.tls.exact(&pattern).is_some_and(|owner| std::ptr::eq(*owner, rules));
+        if !is_owner || registry.services.declared(&pattern).is_some() {
+            return;
+        }
+        for id in registry.services.covering(&pattern) {
+            for port in registry.services.service(id).ports.iter().filter(|port| port.protocol.takes_tls()) {
+                self.routed_names(id, port, &pattern, rules);
+            }
+        }
+    }
+
+    /// Adds the names within `pattern` that the rules route on this port. What else the pattern opens is listed but
+    /// has no route. `false`: no rule is about this port.
+    ///
+    /// The tables find an exact name before a wildcard whatever their order here, as Envoy's filter chains do; of two
+    /// rules for one name the first holds.
+    fn routed_names(
+        &mut self,
+        id: ServiceId,
+        port: &ServicePortEntry<'a>,
+        pattern: &HostPattern,
+        rules: &'a Object<VirtualService>,
+    ) -> bool {
+        let mut objects = self.registry.services.service(id).objects.clone();
+        objects.push(Arc::clone(&rules.origin.object));
+        let mut is_routed = false;
+        for rule in &rules.spec.tls {
+            for names in rule.matches.iter().filter(|names| applies(names, port.number)) {
+                for name in names.sni_hosts.iter().filter_map(|name| within(name, pattern)) {
+                    is_routed = true;
+                    let route = Some(self.tls_route(rule, &name, port.number));
+                    let host = TlsHost { host: name.to_string().into(), objects: objects.clone(), route };
+                    self.add_tls_host(port.number, &name, host);
+                }
+            }
+        }
+        if is_routed {
+            self.add_tls_host(port.number, pattern, unrouted(pattern, objects));
+        }
+        is_routed
+    }
+
+    fn tls_route(&mut self, rule: &'a TlsRule, name: &HostPattern, port: u16) -> Weighted {
+        let choices: Vec<(Destination, Option<i64>)> = rule
+            .route
+            .iter()
+            .map(|route| {
+                let named = route.destination.as_ref();
+                let destination = named.map(|named| self.clusters.named(named, name, port, Client::Tls));
+                (destination.unwrap_or(Destination::Missing), route.weight)
+            })
+            .collect();
+        weighted(&choices)
+    }
+}
+
+fn unrouted(pattern: &HostPattern, objects: Vec<Arc<ObjectRef>>) -> TlsHost {
+    TlsHost { host: pattern.to_string().into(), objects, route: None }
+}
+
+/// Whether a match can hold on this port. Destination subnets are never known without captured traffic.
+fn applies(names: &TlsMatch, port: u16) -> bool {
+    let on_port = names.port.is_none_or(|number| number == i64::from(port));
+    is_mesh(&names.gateways) && names.destination_subnets.is_empty() && on_port
+}
+
+/// What an SNI pattern and a host have in common: the narrower of the two, if one covers the other.
+fn within(name: &str, host: &HostPattern) -> Option<HostPattern> {
+    let name = HostPattern::parse(name).ok()?;
+    if host.covers(&name) {
+        return Some(name);
+    }
+    name.covers(host).then(|| host.clone())
+}

@@ -1,0 +1,149 @@
+//! What stays the same from one generation to the next: pools and TLS profiles.
+//!
+//! A [`Store`] maps equal settings to equal identifiers for as long as the process lives, so that an unchanged cluster
+//! keeps its connections and TLS sessions across a reload. A load works on a [`Generation`], which takes over what it
+//! meets again; only when the configuration takes force does it replace the store, so that settings which no longer
+//! occur are forgotten and the store cannot grow without bound. Identifiers are never given out twice.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::route::cluster::{Endpoints, PoolId, TlsProfile, VerifyName};
+use crate::route::host::HostName;
+
+/// What one generation of the configuration knew.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    /// Contents of certificate files; equal bytes have equal numbers.
+    contents: Known<Arc<[u8]>, u32>,
+    profiles: Known<ProfileKey, Arc<TlsProfile>>,
+    pools: Known<PoolKey, PoolId>,
+    next: Next,
+}
+
+/// The next identifiers to give out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Next {
+    content: u32,
+    profile: u32,
+    pool: u32,
+}
+
+type Known<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// What makes two profiles equal; files by the number of their contents.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ProfileKey {
+    /// The roots; `None` where nothing is verified.
+    pub(super) roots: Option<u32>,
+    /// The revocation lists.
+    pub(super) crl: Option<u32>,
+    /// The name check.
+    pub(super) verify: VerifyName,
+    /// Certificate and key.
+    pub(super) identity: Option<(u32, u32)>,
+}
+
+/// What makes connections interchangeable: see [`crate::route::cluster::Cluster::pool`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PoolKey {
+    /// The service's host.
+    pub(super) service: Box<str>,
+    /// Where connections go.
+    pub(super) endpoints: Endpoints,
+    /// The SNI and the profile; the inner `None` is a profile that is not available.
+    pub(super) tls: Option<(Option<HostName>, Option<u32>)>,
+}
+
+/// A load in progress.
+#[derive(Debug)]
+pub(super) struct Generation<'a> {
+    earlier: &'a Store,
+    now: Store,
+}
+
+impl<'a> Generation<'a> {
+    /// Begins a load after `earlier`.
+    pub(super) fn after(earlier: &'a Store) -> Self {
+        Self { earlier, now: Store { next: earlier.next, ..Store::default() } }
+    }
+
+    /// What to remember once the configuration takes force.
+    pub(super) fn finish(self) -> Store {
+        self.now
+    }
+
+    /// The number of these bytes.
+    pub(super) fn content(&mut self, bytes: &Arc<[u8]>) -> u32 {
+        let next = &mut self.now.next.content;
+        *recall(&mut self.now.contents, &self.earlier.contents, bytes, || take(next))
+    }
+
+    /// The pool of connections of this kind.
+    pub(super) fn pool(&mut self, key: &PoolKey) -> PoolId {
+        let next = &mut self.now.next.pool;
+        *recall(&mut self.now.pools, &self.earlier.pools, key, || PoolId(take(next)))
+    }
+
+    /// The profile of these settings, built by `build` from its identifier if it is new.
+    pub(super) fn profile<E>(
+        &mut self,
+        key: &ProfileKey,
+        build: impl FnOnce(u32) -> Result<TlsProfile, E>,
+    ) -> Result<Arc<TlsProfile>, E> {
+        if let Some(known) = self.now.profiles.get(key).or_else(|| self.earlier.profiles.get(key)) {
+            let known = Arc::clone(known);
+            self.now.profiles.insert(key.clone(), Arc::clone(&known));
+            return Ok(known);
+        }
+        let profile = Arc::new(build(take(&mut self.now.next.profile))?);
+        self.now.profiles.insert(key.clone(), Arc::clone(&profile));
+        Ok(profile)
+    }
+}
+
+/// The value that `key` has now, or had earlier, or gets.
+fn recall<'n, K: Clone + Eq + Hash, V: Copy>(
+    now: &'n mut Known<K, V>,
+    earlier: &Known<K, V>,
+    key: &K,
+    make: impl FnOnce() -> V,
+) -> &'n V {
+    now.entry(key.clone()).or_insert_with(|| earlier.get(key).copied().unwrap_or_else(make))
+}
+
+/// Four thousand million clusters over the life of one process are out of reach of any operator.
+fn take(next: &mut u32) -> u32 {
+    let taken = *next;
+    *next += 1;
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> PoolKey {
+        PoolKey { service: "a".into(), endpoints: Endpoints::Requested { port }, tls: None }
+    }
+
+    #[test]
+    fn equal_keys_keep_their_identifier_and_forgotten_ones_never_get_it_back() {
+        let empty = Store::default();
+        let mut first = Generation::after(&empty);
+        let (one, two) = (first.pool(&key(1)), first.pool(&key(2)));
+        assert_ne!(one, two);
+        assert_eq!(first.pool(&key(1)), one);
+        let store = first.finish();
+
+        let mut second = Generation::after(&store);
+        assert_eq!(second.pool(&key(2)), two);
+        let store = second.finish();
+        assert_eq!(store.pools.len(), 1);
+
+        let mut third = Generation::after(&store);
+        let again = third.pool(&key(1));
+        assert!(again != one && again != two);
+    }
+}

@@ -1,0 +1,146 @@
+//! Istio's resources as serde mirrors, one file per kind, and the step from YAML documents to them.
+//!
+//! Istio decodes with golang's jsonpb, which takes the proto name and the lowerCamel name of every field, so each
+//! multi-word field here has an alias in snake_case. A field that Istio knows and the gateway does not is
+//! mirrored as a plain [`Value`], so that validation can refuse or warn by name; a field that nobody knows is
+//! a finding of [`decode`]. Nothing is silently ignored.
+
+pub mod authorization_policy;
+pub mod destination_rule;
+pub mod scalar;
+pub mod service_entry;
+pub mod virtual_service;
+
+mod decode;
+mod object;
+
+use std::sync::Arc;
+
+use serde_yaml::Value;
+
+use super::LoadedObject;
+use super::finding::{Report, Severity, code};
+use super::load::Document;
+
+use authorization_policy::AuthorizationPolicy;
+use destination_rule::DestinationRule;
+use service_entry::ServiceEntry;
+use virtual_service::VirtualService;
+
+pub use decode::decode;
+pub(super) use decode::decode_strictly;
+pub use object::{Object, Origin, Scope};
+
+/// Every object of a configuration, by kind, oldest first.
+#[derive(Debug, Default)]
+pub struct Objects {
+    /// `ServiceEntry`.
+    pub service_entries: Vec<Object<ServiceEntry>>,
+    /// `VirtualService`.
+    pub virtual_services: Vec<Object<VirtualService>>,
+    /// `DestinationRule`.
+    pub destination_rules: Vec<Object<DestinationRule>>,
+    /// `AuthorizationPolicy`.
+    pub authorization_policies: Vec<Object<AuthorizationPolicy>>,
+    /// All of them as they were written.
+    pub documents: Vec<LoadedObject>,
+}
+
+impl Objects {
+    /// Decodes the documents. Faults are reported and their objects left out.
+    #[must_use]
+    pub fn read(documents: Vec<(Arc<Document>, Value)>, report: &mut Report) -> Self {
+        let mut objects = Self::default();
+        for (document, value) in documents {
+            objects.add_document(document, value, report);
+        }
+        replace_earlier(&mut objects.service_entries, report);
+        replace_earlier(&mut objects.virtual_services, report);
+        replace_earlier(&mut objects.destination_rules, report);
+        replace_earlier(&mut objects.authorization_policies, report);
+        objects.drop_replaced_documents();
+        objects
+    }
+
+    fn add_document(&mut self, document: Arc<Document>, value: Value, report: &mut Report) {
+        if value.get("kind").and_then(Value::as_str) != Some("List") {
+            let source = document.start();
+            self.add_object(document, String::new(), source, value, report);
+            return;
+        }
+        let items = match value {
+            Value::Mapping(mut list) => list.remove("items"),
+            _ => None,
+        };
+        match items {
+            Some(Value::Sequence(items)) => {
+                for (index, item) in items.into_iter().enumerate() {
+                    let prefix = format!("items[{index}]");
+                    let source = document.source(&prefix);
+                    self.add_object(Arc::clone(&document), prefix, source, item, report);
+                }
+            }
+            _ => report.file(Severity::Error, code::SCHEMA, document.start(), "kind: List needs a list of items"),
+        }
+    }
+
+    fn add_object(
+        &mut self,
+        document: Arc<Document>,
+        prefix: String,
+        source: String,
+        value: Value,
+        report: &mut Report,
+    ) {
+        let Some((kind, origin)) = object::identify(document, prefix, source, &value, report) else { return };
+        let spec = value.get("spec").unwrap_or(&Value::Null);
+        match kind {
+            object::Kind::ServiceEntry => push(&mut self.service_entries, &origin, spec, report),
+            object::Kind::VirtualService => push(&mut self.virtual_services, &origin, spec, report),
+            object::Kind::DestinationRule => push(&mut self.destination_rules, &origin, spec, report),
+            object::Kind::AuthorizationPolicy => push(&mut self.authorization_policies, &origin, spec, report),
+        }
+        self.documents.push(LoadedObject {
+            object: (*origin.object).clone(),
+            document: value,
+            created: origin.created,
+        });
+    }
+
+    /// Leaves one document per identity: the last, as [`replace_earlier`] does.
+    fn drop_replaced_documents(&mut self) {
+        let mut seen = std::collections::HashSet::new();
+        self.documents.reverse();
+        self.documents.retain(|document| {
+            let object = &document.object;
+            seen.insert((object.kind, object.namespace.clone(), object.name.clone()))
+        });
+        self.documents.reverse();
+    }
+}
+
+fn push<T>(objects: &mut Vec<Object<T>>, origin: &Origin, spec: &Value, report: &mut Report)
+where
+    T: serde::de::DeserializeOwned + Default,
+{
+    if let Some(spec) = decode(spec, "spec", &mut Scope::new(origin, report)) {
+        objects.push(Object { origin: origin.clone(), spec });
+    }
+}
+
+/// Of two objects with one name the later replaces the earlier, as `kubectl apply` of the same files would have it.
+/// Then sorts: oldest first, the order of every precedence among objects.
+fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) {
+    let mut last = std::collections::HashMap::with_capacity(objects.len());
+    for (index, object) in objects.iter().enumerate() {
+        if let Some(earlier) = last.insert(object.origin.identity(), index) {
+            let earlier: &Object<T> = &objects[earlier];
+            let message = format!("replaced by the object of the same name at {}", object.origin.object.source);
+            Scope::new(&earlier.origin, report).warning(code::DUPLICATE, "metadata.name", message);
+        }
+    }
+    let kept: std::collections::HashSet<usize> = last.into_values().collect();
+    let mut index = 0..;
+    objects.retain(|_| index.next().is_some_and(|index| kept.contains(&index)));
+    objects.sort_by(|one, other| one.origin.age(&other.origin));
+}

@@ -1,0 +1,251 @@
+//! What all kinds share: identity, age, position, and findings that carry them.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use serde_yaml::Value;
+
+use crate::config::finding::{Finding, Report, Severity, code};
+use crate::config::load::Document;
+use crate::route::table::ObjectRef;
+
+/// An object of one kind.
+#[derive(Debug)]
+pub struct Object<T> {
+    /// Which, and where it stands.
+    pub origin: Origin,
+    /// `spec:`.
+    pub spec: T,
+}
+
+/// Which object this is, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Kind, namespace, name, `file.yaml:12`.
+    pub object: Arc<ObjectRef>,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<jiff::Timestamp>,
+    document: Arc<Document>,
+    /// `items[3]` within a `kind: List`; else empty.
+    prefix: Box<str>,
+}
+
+impl Origin {
+    /// Name and namespace.
+    #[must_use]
+    pub fn identity(&self) -> (&str, &str) {
+        (&self.object.namespace, &self.object.name)
+    }
+
+    /// Oldest first. Objects without a timestamp follow, in the order in which they were loaded (the sort is stable):
+    /// file path, then position in the file, stand for their age. Equal timestamps: by name, then namespace.
+    #[must_use]
+    pub fn age(&self, other: &Self) -> Ordering {
+        match (self.created, other.created) {
+            (Some(created), Some(other_created)) => created
+                .cmp(&other_created)
+                .then_with(|| self.object.name.cmp(&other.object.name))
+                .then_with(|| self.object.namespace.cmp(&other.object.namespace)),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        }
+    }
+
+    /// `file.yaml:12` of a field.
+    #[must_use]
+    pub fn source(&self, field: &str) -> String {
+        match &*self.prefix {
+            "" => self.document.source(field),
+            prefix => self.document.source(&format!("{prefix}.{field}")),
+        }
+    }
+
+    /// The folder of the object's file, against which its relative paths are resolved.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.document.file.path.parent().unwrap_or(std::path::Path::new(""))
+    }
+}
+
+/// Reports findings about one object.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    /// The object.
+    pub origin: &'a Origin,
+    report: &'a mut Report,
+}
+
+impl<'a> Scope<'a> {
+    /// Findings about `origin` go to `report`.
+    pub fn new(origin: &'a Origin, report: &'a mut Report) -> Self {
+        Self { origin, report }
+    }
+
+    /// Istio would refuse this.
+    pub fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.add(Severity::Error, code::SCHEMA, field.into(), message.into());
+    }
+
+    /// Istio takes this; the gateway cannot, and doing without it would open traffic or lead it elsewhere.
+    pub fn refuse(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.add(Severity::Error, code::UNSUPPORTED, field.into(), message.into());
+    }
+
+    /// An error of another kind.
+    pub fn error_with(&mut self, code: &'static str, field: impl Into<String>, message: impl Into<String>) {
+        self.add(Severity::Error, code, field.into(), message.into());
+    }
+
+    /// It takes force, and probably not as meant.
+    pub fn warning(&mut self, code: &'static str, field: impl Into<String>, message: impl Into<String>) {
+        self.add(Severity::Warning, code, field.into(), message.into());
+    }
+
+    /// Worth knowing.
+    pub fn info(&mut self, code: &'static str, field: impl Into<String>, message: impl Into<String>) {
+        self.add(Severity::Info, code, field.into(), message.into());
+    }
+
+    /// Refuses fields that are present and would change which traffic passes, or where it goes.
+    pub fn refuse_present<const N: usize>(&mut self, parent: &str, fields: [(&str, bool); N]) {
+        for (field, _) in fields.into_iter().filter(|(_, present)| *present) {
+            self.refuse(
+                format!("{parent}.{field}"),
+                format!("{field} is not supported yet, and cannot be left out safely"),
+            );
+        }
+    }
+
+    /// Warns of fields that are present and without effect.
+    pub fn warn_present<const N: usize>(&mut self, parent: &str, fields: [(&str, bool); N]) {
+        for (field, _) in fields.into_iter().filter(|(_, present)| *present) {
+            let message = format!("{field} is not supported yet and has no effect");
+            self.warning(code::UNSUPPORTED, format!("{parent}.{field}"), message);
+        }
+    }
+
+    fn add(&mut self, severity: Severity, code: &'static str, field: String, message: String) {
+        let object = &self.origin.object;
+        self.report.add(Finding {
+            severity,
+            code,
+            kind: object.kind.to_owned(),
+            namespace: object.namespace.to_string(),
+            name: object.name.to_string(),
+            source: self.origin.source(&field),
+            field,
+            message,
+        });
+    }
+}
+
+/// The kinds that are enforced.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    ServiceEntry,
+    VirtualService,
+    DestinationRule,
+    AuthorizationPolicy,
+}
+
+const KINDS: [(&str, &str, Kind); 4] = [
+    ("ServiceEntry", "networking.istio.io", Kind::ServiceEntry),
+    ("VirtualService", "networking.istio.io", Kind::VirtualService),
+    ("DestinationRule", "networking.istio.io", Kind::DestinationRule),
+    ("AuthorizationPolicy", "security.istio.io", Kind::AuthorizationPolicy),
+];
+
+/// The versions of Istio's API, which differ in nothing but their name.
+const VERSIONS: [&str; 3] = ["v1alpha3", "v1beta1", "v1"];
+
+/// Kind, name, namespace and age of a document; `None` if it is skipped or refused.
+pub(super) fn identify(
+    document: Arc<Document>,
+    prefix: String,
+    source: String,
+    value: &Value,
+    report: &mut Report,
+) -> Option<(Kind, Origin)> {
+    let text = |field: &str| value.get(field).and_then(Value::as_str);
+    let (Some(kind_name), Some(api_version)) = (text("kind"), text("apiVersion").or_else(|| text("api_version")))
+    else {
+        report.file(Severity::Error, code::SCHEMA, source, "the document has no apiVersion and kind");
+        return None;
+    };
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let known = KINDS.iter().find(|(name, known_group, _)| *name == kind_name && *known_group == group);
+    let Some((kind_name, _, kind)) = known else {
+        skip(kind_name, group, source, report);
+        return None;
+    };
+    if !VERSIONS.contains(&version) {
+        let message = format!("unknown version {version:?} of {kind_name}; known are {}", VERSIONS.join(", "));
+        report.file(Severity::Error, code::SCHEMA, source, message);
+        return None;
+    }
+    Some((*kind, read_origin(kind_name, document, prefix, source, value, report)?))
+}
+
+/// Kinds of Istio that restrict or route traffic deserve a warning; Services and Deployments beside them do not.
+fn skip(kind: &str, group: &str, source: String, report: &mut Report) {
+    let severity = if group.ends_with("istio.io") { Severity::Warning } else { Severity::Info };
+    let (namespace, name, field) = Default::default();
+    let message = format!("{kind} has no effect here and is skipped");
+    report.add(Finding {
+        severity,
+        code: code::SKIPPED,
+        kind: kind.to_owned(),
+        namespace,
+        name,
+        field,
+        message,
+        source,
+    });
+}
+
+fn read_origin(
+    kind: &'static str,
+    document: Arc<Document>,
+    prefix: String,
+    source: String,
+    value: &Value,
+    report: &mut Report,
+) -> Option<Origin> {
+    let metadata = value.get("metadata").unwrap_or(&Value::Null);
+    let name = metadata.get("name").and_then(Value::as_str).unwrap_or_default();
+    let namespace = metadata.get("namespace").and_then(Value::as_str).unwrap_or("default");
+    let created = metadata.get("creationTimestamp").filter(|created| !created.is_null());
+    let timestamp = created.map(|created| created.as_str().and_then(|text| text.parse().ok()));
+    let object = ObjectRef { kind, namespace: namespace.into(), name: name.into(), source: source.into() };
+    let origin =
+        Origin { object: Arc::new(object), created: timestamp.flatten(), document, prefix: prefix.into_boxed_str() };
+    let mut scope = Scope::new(&origin, report);
+    if !is_name(name) {
+        scope.error("metadata.name", format!("invalid or missing metadata.name {name:?}"));
+    }
+    if !is_name(namespace) {
+        scope.error("metadata.namespace", format!("invalid metadata.namespace {namespace:?}"));
+    }
+    if timestamp == Some(None) {
+        scope.error("metadata.creationTimestamp", "creationTimestamp is not an RFC 3339 time");
+    }
+    judge_top_level(value, &mut scope);
+    Some(origin)
+}
+
+/// `status` is what `kubectl get -o yaml` adds. Labels, annotations and the like mean nothing here.
+fn judge_top_level(value: &Value, scope: &mut Scope<'_>) {
+    const KNOWN: [&str; 6] = ["apiVersion", "api_version", "kind", "metadata", "spec", "status"];
+    let keys = value.as_mapping().into_iter().flatten().map(|(key, _)| key.as_str().unwrap_or("?"));
+    for key in keys.filter(|key| !KNOWN.contains(key)) {
+        scope.warning(code::UNKNOWN_FIELD, key, format!("unknown field {key:?}"));
+    }
+}
+
+/// A name as Kubernetes has them: dots, hyphens, lower case (RFC 1123 subdomain), plus nothing that could break a
+/// log line or a file name.
+fn is_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    !name.is_empty() && name.len() <= 253 && name.bytes().all(legal) && !name.starts_with(['-', '.'])
+}

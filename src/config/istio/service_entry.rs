@@ -1,0 +1,165 @@
+//! `ServiceEntry` (istio/api networking/v1alpha3/service_entry.proto).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_yaml::Value;
+
+use super::scalar::{Enumeration, List, enumeration, integer};
+
+/// What may leave, and where it goes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceEntry {
+    /// Names and `*.` wildcards.
+    pub hosts: List<String>,
+    /// Virtual addresses; matched on captured traffic only.
+    pub addresses: List<String>,
+    /// Service ports.
+    pub ports: List<ServicePort>,
+    /// Read, without effect on egress.
+    #[serde(deserialize_with = "enumeration")]
+    pub location: Option<Location>,
+    /// How endpoints are found; absent: NONE.
+    #[serde(deserialize_with = "enumeration")]
+    pub resolution: Option<Resolution>,
+    /// Where connections go.
+    pub endpoints: List<WorkloadEntry>,
+    /// Selects pods; there are none here.
+    #[serde(alias = "workload_selector")]
+    pub workload_selector: Option<Value>,
+    /// Visibility.
+    #[serde(alias = "export_to")]
+    pub export_to: List<String>,
+    /// Names that the upstream's certificate must carry, where no DestinationRule says.
+    #[serde(alias = "subject_alt_names")]
+    pub subject_alt_names: List<String>,
+}
+
+/// One entry of `ports:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServicePort {
+    /// The port that clients use and rules mean.
+    #[serde(deserialize_with = "integer")]
+    pub number: Option<i64>,
+    /// HTTP, HTTPS, TLS, …; absent: any.
+    pub protocol: Option<String>,
+    /// Unique in the entry.
+    pub name: Option<String>,
+    /// The port to dial; absent: `number`.
+    #[serde(alias = "target_port", deserialize_with = "integer")]
+    pub target_port: Option<i64>,
+}
+
+/// One entry of `endpoints:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WorkloadEntry {
+    /// An address, or a name where the resolution is DNS.
+    pub address: Option<String>,
+    /// Ports to dial by the name of the service port.
+    pub ports: BTreeMap<String, Port>,
+    /// What subsets select by.
+    pub labels: BTreeMap<String, String>,
+    /// Multi-network meshes only.
+    pub network: Option<Value>,
+    /// Locality load balancing.
+    pub locality: Option<Value>,
+    /// Relative share.
+    #[serde(deserialize_with = "integer")]
+    pub weight: Option<i64>,
+    /// Identity inside a mesh.
+    #[serde(alias = "service_account")]
+    pub service_account: Option<Value>,
+}
+
+/// A port in a map, which may be in quotes as any integer of protojson.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Port(#[serde(deserialize_with = "integer")] pub Option<i64>);
+
+/// `location`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// Outside the mesh.
+    MeshExternal,
+    /// Inside.
+    MeshInternal,
+}
+
+impl Enumeration for Location {
+    const VALUES: &'static [(&'static str, i64, Self)] =
+        &[("MESH_EXTERNAL", 0, Self::MeshExternal), ("MESH_INTERNAL", 1, Self::MeshInternal)];
+}
+
+/// `resolution`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolution {
+    /// The name that the client asked for, resolved by us.
+    #[default]
+    None,
+    /// The addresses under `endpoints:`.
+    Static,
+    /// Names, all of whose addresses are endpoints.
+    Dns,
+    /// Names, one address per new connection.
+    DnsRoundRobin,
+    /// The requested name below a wildcard.
+    DynamicDns,
+}
+
+impl Enumeration for Resolution {
+    const VALUES: &'static [(&'static str, i64, Self)] = &[
+        ("NONE", 0, Self::None),
+        ("STATIC", 1, Self::Static),
+        ("DNS", 2, Self::Dns),
+        ("DNS_ROUND_ROBIN", 3, Self::DnsRoundRobin),
+        ("DYNAMIC_DNS", 4, Self::DynamicDns),
+    ];
+}
+
+/// `ports[].protocol`, reduced to what the gateway does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP, HTTP_PROXY.
+    Http,
+    /// HTTP2, GRPC, GRPC-WEB: routed as HTTP.
+    Http2,
+    /// HTTPS, TLS: the client's own TLS, by SNI.
+    Tls,
+    /// TCP, MONGO, REDIS, MYSQL: by captured address only.
+    Tcp,
+    /// Not carried at all.
+    Udp,
+    /// Absent: what the client speaks decides.
+    Any,
+}
+
+impl Protocol {
+    /// Reads Istio's word, without case. `None`: no such protocol.
+    #[must_use]
+    pub fn parse(word: Option<&str>) -> Option<Self> {
+        let Some(word) = word.filter(|word| !word.is_empty()) else { return Some(Self::Any) };
+        Some(match word.to_ascii_uppercase().as_str() {
+            "HTTP" | "HTTP_PROXY" => Self::Http,
+            "HTTP2" | "GRPC" | "GRPC-WEB" => Self::Http2,
+            "HTTPS" | "TLS" => Self::Tls,
+            "TCP" | "MONGO" | "REDIS" | "MYSQL" => Self::Tcp,
+            "UDP" => Self::Udp,
+            _ => return None,
+        })
+    }
+
+    /// Whether `http:` blocks apply.
+    #[must_use]
+    pub fn takes_http(self) -> bool {
+        matches!(self, Self::Http | Self::Http2 | Self::Any)
+    }
+
+    /// Whether `tls:` blocks apply.
+    #[must_use]
+    pub fn takes_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::Any)
+    }
+}

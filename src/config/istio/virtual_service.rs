@@ -1,0 +1,259 @@
+//! `VirtualService` (istio/api networking/v1alpha3/virtual_service.proto).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_yaml::Value;
+
+use super::scalar::{GoDuration, List, integer};
+
+/// How requests and sessions for a host are routed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VirtualService {
+    /// Names and `*.` wildcards.
+    pub hosts: List<String>,
+    /// Where the rules hold; only `mesh`, the default, matters here.
+    pub gateways: List<String>,
+    /// Plain HTTP.
+    pub http: List<HttpRule>,
+    /// The client's own TLS, by SNI.
+    pub tls: List<TlsRule>,
+    /// Captured TCP; not supported yet.
+    pub tcp: List<Value>,
+    /// Visibility.
+    #[serde(alias = "export_to")]
+    pub export_to: List<String>,
+}
+
+/// One entry of `http:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpRule {
+    /// The route's name in logs.
+    pub name: Option<String>,
+    /// Alternatives; none: every request.
+    #[serde(rename = "match")]
+    pub matches: List<HttpMatchRequest>,
+    /// Weighted destinations.
+    pub route: List<HttpDestination>,
+    /// Not supported yet.
+    pub redirect: Option<Value>,
+    /// An answer without an upstream.
+    #[serde(alias = "direct_response")]
+    pub direct_response: Option<HttpDirectResponse>,
+    /// Not supported yet.
+    pub delegate: Option<Value>,
+    /// A new path or Host.
+    pub rewrite: Option<HttpRewrite>,
+    /// From the request to the end of the response.
+    pub timeout: Option<GoDuration>,
+    /// What to do about failures.
+    pub retries: Option<HttpRetry>,
+    /// Not supported yet.
+    pub fault: Option<Value>,
+    /// Not supported yet.
+    pub mirror: Option<Value>,
+    /// Not supported yet.
+    pub mirrors: List<Value>,
+    /// Not supported yet.
+    #[serde(alias = "mirror_percent")]
+    pub mirror_percent: Option<Value>,
+    /// Not supported yet.
+    #[serde(alias = "mirror_percentage")]
+    pub mirror_percentage: Option<Value>,
+    /// Not supported yet.
+    #[serde(alias = "cors_policy")]
+    pub cors_policy: Option<Value>,
+    /// Not supported yet.
+    pub headers: Option<Value>,
+}
+
+/// One entry of `match:` under `http:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpMatchRequest {
+    /// Appended to the route's name in logs.
+    pub name: Option<String>,
+    /// The normalised path without the query.
+    pub uri: Option<StringMatch>,
+    /// `http`, for every request that arrives here in the clear.
+    pub scheme: Option<StringMatch>,
+    /// The method.
+    pub method: Option<StringMatch>,
+    /// Host and port as sent.
+    pub authority: Option<StringMatch>,
+    /// Conditions on fields.
+    pub headers: BTreeMap<String, StringMatch>,
+    /// The service port.
+    #[serde(deserialize_with = "integer")]
+    pub port: Option<i64>,
+    /// Selects workloads of a mesh.
+    #[serde(alias = "source_labels")]
+    pub source_labels: BTreeMap<String, String>,
+    /// Overrides the gateways of the VirtualService.
+    pub gateways: List<String>,
+    /// Conditions on query parameters.
+    #[serde(alias = "query_params")]
+    pub query_params: BTreeMap<String, StringMatch>,
+    /// For exact and prefix.
+    #[serde(alias = "ignore_uri_case")]
+    pub ignore_uri_case: Option<bool>,
+    /// Conditions on fields that must not hold.
+    #[serde(alias = "without_headers")]
+    pub without_headers: BTreeMap<String, StringMatch>,
+    /// Selects workloads of a mesh.
+    #[serde(alias = "source_namespace")]
+    pub source_namespace: Option<String>,
+    /// A prefix of metrics.
+    #[serde(alias = "stat_prefix")]
+    pub stat_prefix: Option<Value>,
+}
+
+/// A condition on a text: at most one of the three; none: present.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StringMatch {
+    /// The whole text.
+    pub exact: Option<String>,
+    /// Its beginning.
+    pub prefix: Option<String>,
+    /// The whole text, by an expression of RE2's syntax.
+    pub regex: Option<String>,
+}
+
+/// One entry of `route:` under `http:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HttpDestination {
+    /// Where to.
+    pub destination: Option<RouteDestination>,
+    /// Relative share.
+    #[serde(deserialize_with = "integer")]
+    pub weight: Option<i64>,
+    /// Not supported yet.
+    pub headers: Option<Value>,
+}
+
+/// `destination:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RouteDestination {
+    /// A host of a ServiceEntry.
+    pub host: Option<String>,
+    /// A subset of its DestinationRule.
+    pub subset: Option<String>,
+    /// Its port.
+    pub port: Option<PortSelector>,
+}
+
+/// `port:` with a number inside.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PortSelector {
+    /// The service port.
+    #[serde(deserialize_with = "integer")]
+    pub number: Option<i64>,
+}
+
+/// `directResponse:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HttpDirectResponse {
+    /// The status.
+    #[serde(deserialize_with = "integer")]
+    pub status: Option<i64>,
+    /// The body.
+    pub body: Option<HttpBody>,
+}
+
+/// `body:` of a direct response.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HttpBody {
+    /// As text.
+    pub string: Option<String>,
+    /// As base64; not supported yet.
+    pub bytes: Option<Value>,
+}
+
+/// `rewrite:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpRewrite {
+    /// Replaces what the match has matched.
+    pub uri: Option<String>,
+    /// A new Host.
+    pub authority: Option<String>,
+    /// Not supported yet.
+    #[serde(alias = "uri_regex_rewrite")]
+    pub uri_regex_rewrite: Option<Value>,
+}
+
+/// `retries:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpRetry {
+    /// Attempts after the first.
+    #[serde(deserialize_with = "integer")]
+    pub attempts: Option<i64>,
+    /// Longest one attempt may take.
+    #[serde(alias = "per_try_timeout")]
+    pub per_try_timeout: Option<GoDuration>,
+    /// What is retried, separated by commas.
+    #[serde(alias = "retry_on")]
+    pub retry_on: Option<String>,
+    /// Not supported yet.
+    #[serde(alias = "retry_remote_localities")]
+    pub retry_remote_localities: Option<Value>,
+    /// Not supported yet.
+    #[serde(alias = "retry_ignore_previous_hosts")]
+    pub retry_ignore_previous_hosts: Option<Value>,
+    /// Not supported yet.
+    pub backoff: Option<Value>,
+}
+
+/// One entry of `tls:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TlsRule {
+    /// Alternatives, at least one.
+    #[serde(rename = "match")]
+    pub matches: List<TlsMatch>,
+    /// Weighted destinations.
+    pub route: List<TlsDestination>,
+}
+
+/// One entry of `match:` under `tls:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TlsMatch {
+    /// Names and wildcards, each within the hosts of the VirtualService.
+    #[serde(alias = "sni_hosts")]
+    pub sni_hosts: List<String>,
+    /// Captured destinations; not supported yet.
+    #[serde(alias = "destination_subnets")]
+    pub destination_subnets: List<String>,
+    /// The service port.
+    #[serde(deserialize_with = "integer")]
+    pub port: Option<i64>,
+    /// Selects workloads of a mesh.
+    #[serde(alias = "source_labels")]
+    pub source_labels: BTreeMap<String, String>,
+    /// Overrides the gateways of the VirtualService.
+    pub gateways: List<String>,
+    /// Selects workloads of a mesh.
+    #[serde(alias = "source_namespace")]
+    pub source_namespace: Option<String>,
+}
+
+/// One entry of `route:` under `tls:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TlsDestination {
+    /// Where to.
+    pub destination: Option<RouteDestination>,
+    /// Relative share.
+    #[serde(deserialize_with = "integer")]
+    pub weight: Option<i64>,
+}

@@ -1,0 +1,127 @@
+//! DestinationRules by host, and the policy that follows for one port and subset.
+//!
+//! Istio's rules (destination_rule.proto, pilot's destination_rule.go): the most specific host applies and nothing is
+//! inherited from wider ones; several rules for one host unite their subsets, and the oldest `trafficPolicy` wins; an
+//! entry of `portLevelSettings` replaces the policy of all ports, part by part without merging; a subset's policy then
+//! overrides it part by part.
+
+use crate::config::istio::destination_rule::{
+    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Subset, TrafficPolicy,
+};
+use crate::config::istio::{Object, Origin};
+use crate::route::host::HostPattern;
+
+use super::host_index::HostIndex;
+
+/// Every rule.
+#[derive(Debug)]
+pub struct Policies<'a> {
+    by_host: HostIndex<HostRules<'a>>,
+}
+
+/// The rules of one host, united.
+#[derive(Debug, Default)]
+struct HostRules<'a> {
+    policy: Option<Source<'a>>,
+    subsets: Vec<(&'a Subset, Source<'a>)>,
+}
+
+/// A traffic policy (or its absence) and where it stands.
+#[derive(Clone, Debug)]
+struct Source<'a> {
+    origin: &'a Origin,
+    field: String,
+    policy: Option<&'a TrafficPolicy>,
+}
+
+/// What holds for one port and subset.
+#[derive(Clone, Debug, Default)]
+pub struct Policy<'a> {
+    /// TLS that the gateway opens.
+    pub tls: Option<TlsSource<'a>>,
+    /// How an endpoint is chosen.
+    pub balance: Option<&'a LoadBalancer>,
+    /// Bounds on connections.
+    pub pool: Option<&'a ConnectionPool>,
+}
+
+/// TLS settings and where they stand.
+#[derive(Clone, Debug)]
+pub struct TlsSource<'a> {
+    /// The DestinationRule.
+    pub origin: &'a Origin,
+    /// `spec.trafficPolicy.tls`, ….
+    pub field: String,
+    /// The settings.
+    pub tls: &'a ClientTls,
+}
+
+impl<'a> Policies<'a> {
+    /// Indexes the rules, oldest first.
+    pub(super) fn new(rules: &'a [Object<DestinationRule>]) -> Self {
+        let mut by_host = HostIndex::default();
+        for rule in rules {
+            let host = rule.spec.host.as_deref().unwrap_or_default();
+            if let Ok(pattern) = HostPattern::parse(host) {
+                add(by_host.entry(&pattern, HostRules::default), rule);
+            }
+        }
+        Self { by_host }
+    }
+
+    /// The policy for a port of a service. `None`: the subset does not exist.
+    #[must_use]
+    pub fn policy(&self, host: &HostPattern, port: u16, subset: Option<&str>) -> Option<Policy<'a>> {
+        let rules = self.by_host.most_specific(host);
+        let base = rules.and_then(|rules| rules.policy.as_ref());
+        let (base, _) = base.map(|source| at_port(source, port)).unwrap_or_default();
+        let Some(name) = subset else { return Some(base) };
+        let (_, source) = find_subset(rules?, name)?;
+        let (own, is_port_level) = at_port(source, port);
+        if is_port_level {
+            return Some(own);
+        }
+        Some(Policy { tls: own.tls.or(base.tls), balance: own.balance.or(base.balance), pool: own.pool.or(base.pool) })
+    }
+
+    /// A subset of a service's host.
+    #[must_use]
+    pub fn subset(&self, host: &HostPattern, name: &str) -> Option<&'a Subset> {
+        let rules = self.by_host.most_specific(host)?;
+        find_subset(rules, name).map(|(subset, _)| *subset)
+    }
+}
+
+fn find_subset<'r, 'a>(rules: &'r HostRules<'a>, name: &str) -> Option<&'r (&'a Subset, Source<'a>)> {
+    rules.subsets.iter().find(|(subset, _)| subset.name.as_deref() == Some(name))
+}
+
+fn add<'a>(rules: &mut HostRules<'a>, rule: &'a Object<DestinationRule>) {
+    let origin = &rule.origin;
+    if let (None, Some(policy)) = (&rules.policy, &rule.spec.traffic_policy) {
+        rules.policy = Some(Source { origin, field: "spec.trafficPolicy".to_owned(), policy: Some(policy) });
+    }
+    for (index, subset) in rule.spec.subsets.iter().enumerate() {
+        let field = format!("spec.subsets[{index}].trafficPolicy");
+        rules.subsets.push((subset, Source { origin, field, policy: subset.traffic_policy.as_ref() }));
+    }
+}
+
+/// The policy at a port, and whether an entry of `portLevelSettings` gave it.
+fn at_port<'a>(source: &Source<'a>, port: u16) -> (Policy<'a>, bool) {
+    let Some(policy) = source.policy else { return (Policy::default(), false) };
+    let is_this =
+        |entry: &TrafficPolicy| entry.port.as_ref().and_then(|selector| selector.number) == Some(i64::from(port));
+    match policy.port_level_settings.iter().position(is_this) {
+        Some(index) => {
+            let field = format!("{}.portLevelSettings[{index}]", source.field);
+            (parts(source.origin, field, &policy.port_level_settings[index]), true)
+        }
+        None => (parts(source.origin, source.field.clone(), policy), false),
+    }
+}
+
+fn parts<'a>(origin: &'a Origin, field: String, policy: &'a TrafficPolicy) -> Policy<'a> {
+    let tls = policy.tls.as_ref().map(|tls| TlsSource { origin, field: format!("{field}.tls"), tls });
+    Policy { tls, balance: policy.load_balancer.as_ref(), pool: policy.connection_pool.as_ref() }
+}

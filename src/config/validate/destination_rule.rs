@@ -1,0 +1,176 @@
+//! DestinationRule (pilot's ValidateDestinationRule and agent/validation.go for TLS).
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::config::finding::code;
+use crate::config::istio::Scope;
+use crate::config::istio::destination_rule::{
+    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, SimpleBalance, TlsMode, TrafficPolicy,
+};
+
+use super::service_entry::is_label;
+use super::{export_to, host, port};
+
+/// Longest `connectTimeout`: TCP itself gives up after about two minutes.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+pub(super) fn validate(rule: &DestinationRule, scope: &mut Scope<'_>) {
+    match rule.host.as_deref() {
+        None | Some("") => scope.error("spec.host", "destination rule must have a host"),
+        Some(text) => drop(host::pattern(text, "spec.host", scope)),
+    }
+    if let Some(policy) = &rule.traffic_policy {
+        traffic_policy(policy, "spec.trafficPolicy", scope);
+    }
+    let mut names = HashSet::new();
+    for (index, subset) in rule.subsets.iter().enumerate() {
+        let field = format!("spec.subsets[{index}]");
+        let name = subset.name.as_deref().unwrap_or_default();
+        if !is_label(name) {
+            scope.error(format!("{field}.name"), format!("subset name is invalid: {name:?}"));
+        } else if !names.insert(name) {
+            scope.error(format!("{field}.name"), format!("duplicate subset names: {name}"));
+        }
+        if let Some(policy) = &subset.traffic_policy {
+            traffic_policy(policy, &format!("{field}.trafficPolicy"), scope);
+        }
+    }
+    if rule.workload_selector.is_some() {
+        scope.info(code::UNSUPPORTED, "spec.workloadSelector", "every workload selector means this node");
+    }
+    export_to(&rule.export_to, scope);
+}
+
+fn traffic_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
+    if !has_any(policy) && policy.port_level_settings.is_empty() {
+        scope.error(field, "traffic policy must have at least one field");
+    }
+    if policy.port.is_some() {
+        scope.error(format!("{field}.port"), "port belongs into portLevelSettings");
+    }
+    parts(policy, field, scope);
+    let mut ports = HashSet::new();
+    for (index, entry) in policy.port_level_settings.iter().enumerate() {
+        let field = format!("{field}.portLevelSettings[{index}]");
+        let number = entry.port.as_ref().and_then(|selector| selector.number);
+        if number.is_none() {
+            scope.error(format!("{field}.port"), "portTrafficPolicy must have valid port");
+        } else if let Some(number) = port(number, &format!("{field}.port.number"), scope) {
+            if !ports.insert(number) {
+                scope.warning(code::CONFLICT, format!("{field}.port.number"), "an earlier entry for this port holds");
+            }
+        }
+        if !has_any(entry) {
+            scope.error(&*field, "port traffic policy must have at least one field");
+        }
+        if !entry.port_level_settings.is_empty() {
+            scope.error(format!("{field}.portLevelSettings"), "portLevelSettings cannot be nested");
+        }
+        parts(entry, &field, scope);
+    }
+}
+
+fn has_any(policy: &TrafficPolicy) -> bool {
+    policy.load_balancer.is_some()
+        || policy.connection_pool.is_some()
+        || policy.outlier_detection.is_some()
+        || policy.tls.is_some()
+        || policy.tunnel.is_some()
+        || policy.proxy_protocol.is_some()
+        || policy.retry_budget.is_some()
+}
+
+fn parts(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
+    let refused = [("tunnel", policy.tunnel.is_some()), ("proxyProtocol", policy.proxy_protocol.is_some())];
+    scope.refuse_present(field, refused);
+    let warned =
+        [("outlierDetection", policy.outlier_detection.is_some()), ("retryBudget", policy.retry_budget.is_some())];
+    scope.warn_present(field, warned);
+    if let Some(balancer) = &policy.load_balancer {
+        load_balancer(balancer, &format!("{field}.loadBalancer"), scope);
+    }
+    if let Some(pool) = &policy.connection_pool {
+        connection_pool(pool, &format!("{field}.connectionPool"), scope);
+    }
+    if let Some(tls) = &policy.tls {
+        self::tls(tls, &format!("{field}.tls"), scope);
+    }
+}
+
+fn load_balancer(balancer: &LoadBalancer, field: &str, scope: &mut Scope<'_>) {
+    if balancer.simple == Some(SimpleBalance::Passthrough) {
+        let message = "the address that a client chose is never dialled; LEAST_REQUEST over the resolved ones is used";
+        scope.warning(code::UNSUPPORTED, format!("{field}.simple"), message);
+    }
+    let warned = [
+        ("consistentHash", balancer.consistent_hash.is_some()),
+        ("localityLbSetting", balancer.locality_lb_setting.is_some()),
+        ("zoneAwareLbSetting", balancer.zone_aware_lb_setting.is_some()),
+        ("warmupDurationSecs", balancer.warmup_duration_secs.is_some()),
+        ("warmup", balancer.warmup.is_some()),
+    ];
+    scope.warn_present(field, warned);
+    if balancer.simple.is_some() && balancer.consistent_hash.is_some() {
+        scope.error(field, "only one of simple and consistentHash may be set (oneof already set)");
+    }
+}
+
+fn connection_pool(pool: &ConnectionPool, field: &str, scope: &mut Scope<'_>) {
+    if pool.tcp.is_none() && pool.http.is_none() {
+        scope.error(field, "connection pool must have at least one field");
+    }
+    scope.warn_present(field, [("http", pool.http.is_some())]);
+    let Some(tcp) = &pool.tcp else { return };
+    let warned = [
+        ("maxConnections", tcp.max_connections.is_some()),
+        ("tcpKeepalive", tcp.tcp_keepalive.is_some()),
+        ("idleTimeout", tcp.idle_timeout.is_some()),
+        ("maxConnectionDuration", tcp.max_connection_duration.is_some()),
+    ];
+    scope.warn_present(&format!("{field}.tcp"), warned);
+    let timeout = tcp.connect_timeout.map(|timeout| timeout.0);
+    if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1) || timeout > CONNECT_TIMEOUT_MAX) {
+        let message = format!("duration must be from 1ms to {}s", CONNECT_TIMEOUT_MAX.as_secs());
+        scope.error(format!("{field}.tcp.connectTimeout"), message);
+    }
+}
+
+fn tls(tls: &ClientTls, field: &str, scope: &mut Scope<'_>) {
+    let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let by_name = filled(&tls.credential_name);
+    let files = [&tls.client_certificate, &tls.private_key, &tls.ca_certificates, &tls.ca_crl];
+    if by_name && files.into_iter().any(filled) {
+        let message = "cannot specify client certificates or CA certificate or CA CRL If credentialName is set";
+        scope.error(field, message);
+    }
+    let mode = tls.mode.unwrap_or(TlsMode::Disable);
+    match mode {
+        TlsMode::Mutual if !by_name => {
+            if !filled(&tls.client_certificate) {
+                scope.error(format!("{field}.clientCertificate"), "client certificate required for mutual tls");
+            }
+            if !filled(&tls.private_key) {
+                scope.error(format!("{field}.privateKey"), "private key required for mutual tls");
+            }
+        }
+        TlsMode::Simple if filled(&tls.client_certificate) || filled(&tls.private_key) => {
+            let message = "mode SIMPLE presents no client certificate; use MUTUAL";
+            scope.warning(code::VERIFICATION, format!("{field}.mode"), message);
+        }
+        TlsMode::Mutual | TlsMode::Simple | TlsMode::Disable | TlsMode::IstioMutual => {}
+    }
+    if tls.insecure_skip_verify == Some(true) {
+        let named = filled(&tls.ca_certificates) || by_name || !tls.subject_alt_names.is_empty();
+        if named {
+            let message = "cannot specify CaCertificates or CredentialName or SubjectAltNames when InsecureSkipVerify \
+                           is set true";
+            scope.error(field, message);
+        }
+        let message = "the upstream is not verified at all: whoever answers is trusted";
+        scope.warning(code::VERIFICATION, format!("{field}.insecureSkipVerify"), message);
+    }
+    if let Some(sni) = tls.sni.as_deref().filter(|sni| !sni.is_empty()) {
+        host::name(sni, &format!("{field}.sni"), scope);
+    }
+}

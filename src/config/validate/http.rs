@@ -1,0 +1,222 @@
+//! `http:` of a VirtualService (pilot's validateHTTPRoute).
+
+use std::time::Duration;
+
+use crate::config::compile;
+use crate::config::finding::code;
+use crate::config::istio::Scope;
+use crate::config::istio::scalar::GoDuration;
+use crate::config::istio::virtual_service::{
+    HttpDirectResponse, HttpMatchRequest, HttpRetry, HttpRewrite, HttpRule, StringMatch,
+};
+use crate::limits::TIMEOUT_MAX;
+use crate::route::host::Authority;
+
+use super::port;
+use super::virtual_service::{destination, source, weight};
+
+/// Longest expression, as Istio's.
+const REGEX_BYTES_MAX: usize = 1024;
+
+/// Largest body of a direct response, as Istio's.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most attempts after the first: each may hold a connection.
+const ATTEMPTS_MAX: i64 = 100;
+
+/// Envoy's words for what is retried (router_filter, x-envoy-retry-on and x-envoy-retry-grpc-on).
+const RETRY_WORDS: [&str; 17] = [
+    "5xx",
+    "gateway-error",
+    "reset",
+    "reset-before-request",
+    "connect-failure",
+    "envoy-ratelimited",
+    "retriable-4xx",
+    "refused-stream",
+    "retriable-status-codes",
+    "retriable-headers",
+    "http3-post-connect-failure",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+    "",
+];
+
+pub(super) fn validate(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
+    for (index, block) in rule.matches.iter().enumerate() {
+        match_block(block, &format!("{field}.match[{index}]"), scope);
+    }
+    action(rule, field, scope);
+    let mut weights = Vec::new();
+    for (index, route) in rule.route.iter().enumerate() {
+        let field = format!("{field}.route[{index}]");
+        destination(route.destination.as_ref(), &field, scope);
+        scope.refuse_present(&field, [("headers", route.headers.is_some())]);
+        weights.push((route.weight, field));
+    }
+    weight(&weights, field, scope);
+    unsupported(rule, field, scope);
+    timeout(rule.timeout, &format!("{field}.timeout"), scope);
+    if let Some(retries) = &rule.retries {
+        retry(retries, &format!("{field}.retries"), scope);
+    }
+    if let Some(rewrite) = &rule.rewrite {
+        self::rewrite(rewrite, &format!("{field}.rewrite"), scope);
+    }
+}
+
+fn action(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
+    let (route, respond) = (!rule.route.is_empty(), rule.direct_response.is_some());
+    match (route, respond) {
+        (true, true) => scope.error(field, "HTTP route cannot contain both route and direct_response"),
+        (false, false) if rule.redirect.is_none() && rule.delegate.is_none() => {
+            scope.error(field, "HTTP route, redirect or direct_response is required");
+        }
+        _ => {}
+    }
+    if let Some(response) = &rule.direct_response {
+        direct_response(response, &format!("{field}.directResponse"), scope);
+    }
+    if respond && rule.rewrite.is_some() {
+        scope.error(field, "HTTP route rule cannot contain both rewrite and direct_response");
+    }
+}
+
+fn direct_response(response: &HttpDirectResponse, field: &str, scope: &mut Scope<'_>) {
+    if !response.status.is_some_and(|status| (200..=599).contains(&status)) {
+        let status = response.status.unwrap_or(0);
+        scope.error(format!("{field}.status"), format!("status {status} is not in the range 200..599"));
+    }
+    let Some(body) = &response.body else { return };
+    scope.refuse_present(&format!("{field}.body"), [("bytes", body.bytes.is_some())]);
+    if body.string.as_ref().is_some_and(|body| body.len() > BODY_BYTES_MAX) {
+        scope.error(format!("{field}.body.string"), "direct response body is larger than 1MB");
+    }
+}
+
+/// What would change who passes or what arrives is refused; what adds to it is warned about.
+fn unsupported(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
+    let refused = [
+        ("redirect", rule.redirect.is_some()),
+        ("delegate", rule.delegate.is_some()),
+        ("fault", rule.fault.is_some()),
+        ("headers", rule.headers.is_some()),
+    ];
+    scope.refuse_present(field, refused);
+    let warned = [
+        ("mirror", rule.mirror.is_some()),
+        ("mirrors", !rule.mirrors.is_empty()),
+        ("mirrorPercent", rule.mirror_percent.is_some()),
+        ("mirrorPercentage", rule.mirror_percentage.is_some()),
+        ("corsPolicy", rule.cors_policy.is_some()),
+    ];
+    scope.warn_present(field, warned);
+}
+
+fn match_block(block: &HttpMatchRequest, field: &str, scope: &mut Scope<'_>) {
+    let texts =
+        [("uri", &block.uri), ("scheme", &block.scheme), ("method", &block.method), ("authority", &block.authority)];
+    for (name, condition) in texts {
+        if let Some(condition) = condition {
+            text(condition, &format!("{field}.{name}"), scope);
+        }
+    }
+    let maps =
+        [("headers", &block.headers), ("withoutHeaders", &block.without_headers), ("queryParams", &block.query_params)];
+    for (name, conditions) in maps {
+        for (key, condition) in conditions {
+            let field = format!("{field}.{name}.{key}");
+            if key.is_empty() {
+                scope.error(&*field, "header name cannot be empty");
+            }
+            text(condition, &field, scope);
+        }
+    }
+    if block.port.is_some() {
+        port(block.port, &format!("{field}.port"), scope);
+    }
+    source(!block.source_labels.is_empty(), block.source_namespace.is_some(), field, scope);
+    scope.warn_present(field, [("statPrefix", block.stat_prefix.is_some())]);
+}
+
+fn text(condition: &StringMatch, field: &str, scope: &mut Scope<'_>) {
+    let set = [condition.exact.is_some(), condition.prefix.is_some(), condition.regex.is_some()];
+    if set.iter().filter(|set| **set).count() > 1 {
+        scope.error(field, "only one of exact, prefix and regex may be set (oneof already set)");
+    }
+    if condition.prefix.as_deref() == Some("") {
+        scope.error(field, "prefix string match should not be empty");
+    }
+    match condition.regex.as_deref() {
+        None | Some("*") => {}
+        Some("") => scope.error(field, "regex string match should not be empty"),
+        Some(expression) if expression.len() > REGEX_BYTES_MAX => {
+            scope.error(field, format!("regex is too long; the limit is {REGEX_BYTES_MAX} bytes"));
+        }
+        Some(expression) => {
+            if let Err(error) = compile::regex(expression) {
+                scope.error(field, format!("invalid regex: {error}; Istio uses RE2 style regex-based match"));
+            }
+        }
+    }
+}
+
+fn timeout(timeout: Option<GoDuration>, field: &str, scope: &mut Scope<'_>) {
+    let Some(GoDuration(duration)) = timeout.filter(|timeout| !timeout.0.is_zero()) else { return };
+    if duration < Duration::from_millis(1) {
+        scope.error(field, "duration must be greater than 1ms");
+    } else if duration > TIMEOUT_MAX {
+        scope.error(field, format!("duration must not be longer than {}s", TIMEOUT_MAX.as_secs()));
+    }
+}
+
+fn retry(retries: &HttpRetry, field: &str, scope: &mut Scope<'_>) {
+    let attempts = retries.attempts.unwrap_or(0);
+    if attempts < 0 {
+        scope.error(format!("{field}.attempts"), "attempts cannot be negative");
+    } else if attempts > ATTEMPTS_MAX {
+        scope.error(format!("{field}.attempts"), format!("attempts must not be more than {ATTEMPTS_MAX}"));
+    }
+    let words = retries.retry_on.as_deref().unwrap_or_default();
+    if retries.attempts == Some(0) && (!words.is_empty() || retries.per_try_timeout.is_some()) {
+        scope.error(field, "http retry policy configured when attempts are set to 0 (disabled)");
+    }
+    for word in words.split(',').map(str::trim) {
+        let is_status = word.parse::<u16>().is_ok_and(|status| (100..600).contains(&status));
+        if !is_status && !RETRY_WORDS.contains(&word) {
+            scope.error(format!("{field}.retryOn"), format!("{word:?} is not a valid retryOn policy"));
+        }
+    }
+    timeout(retries.per_try_timeout, &format!("{field}.perTryTimeout"), scope);
+    let warned = [
+        ("retryRemoteLocalities", retries.retry_remote_localities.is_some()),
+        ("retryIgnorePreviousHosts", retries.retry_ignore_previous_hosts.is_some()),
+        ("backoff", retries.backoff.is_some()),
+    ];
+    scope.warn_present(field, warned);
+}
+
+fn rewrite(rewrite: &HttpRewrite, field: &str, scope: &mut Scope<'_>) {
+    if rewrite.uri.is_none() && rewrite.authority.is_none() && rewrite.uri_regex_rewrite.is_none() {
+        scope.error(field, "rewrite must specify URI, regex, or authority");
+    }
+    scope.refuse_present(field, [("uriRegexRewrite", rewrite.uri_regex_rewrite.is_some())]);
+    if let Some(uri) = &rewrite.uri {
+        let legal = uri.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+        if !legal {
+            scope.error(format!("{field}.uri"), "the path has a character that must be escaped");
+        } else if !uri.starts_with('/') {
+            scope.warning(
+                code::UNREACHABLE,
+                format!("{field}.uri"),
+                "a rewritten path that does not start with / is refused",
+            );
+        }
+    }
+    if let Some(Err(error)) = rewrite.authority.as_ref().map(|authority| Authority::parse(authority.as_bytes())) {
+        scope.error(format!("{field}.authority"), format!("not a valid authority: {error}"));
+    }
+}

@@ -1,0 +1,137 @@
+//! VirtualService (pilot's ValidateVirtualService); `http:` is judged in [`super::http`].
+
+use crate::config::finding::code;
+use crate::config::istio::Scope;
+use crate::config::istio::virtual_service::{RouteDestination, TlsMatch, TlsRule, VirtualService};
+use crate::config::registry::is_mesh;
+use crate::route::host::HostPattern;
+
+use super::{export_to, host, http, port};
+
+pub(super) fn validate(service: &VirtualService, scope: &mut Scope<'_>) {
+    if service.hosts.is_empty() {
+        scope.error("spec.hosts", "virtual service must have at least one host");
+    }
+    let mut patterns = Vec::new();
+    for (index, text) in service.hosts.iter().enumerate() {
+        let field = format!("spec.hosts[{index}]");
+        if text == "*" && is_mesh(&service.gateways) {
+            scope.error(field, "wildcard host * is not allowed for virtual services bound to the mesh gateway");
+        } else if is_mesh(&service.gateways) {
+            patterns.extend(host::pattern(text, &field, scope));
+        }
+    }
+    host::duplicates(&service.hosts, "spec.hosts", scope);
+    blocks(service, scope);
+    gateways(service, scope);
+    for (index, rule) in service.http.iter().enumerate() {
+        http::validate(rule, &format!("spec.http[{index}]"), scope);
+    }
+    for (index, rule) in service.tls.iter().enumerate() {
+        tls(rule, &format!("spec.tls[{index}]"), service, &patterns, scope);
+    }
+    export_to(&service.export_to, scope);
+}
+
+fn blocks(service: &VirtualService, scope: &mut Scope<'_>) {
+    if service.http.is_empty() && service.tls.is_empty() && service.tcp.is_empty() {
+        scope.error("spec", "http, tcp or tls must be provided in virtual service");
+    }
+    if !service.tcp.is_empty() {
+        let message = "tcp routes match by captured address only, which is not supported yet; they never match";
+        scope.warning(code::UNREACHABLE, "spec.tcp", message);
+    }
+}
+
+fn gateways(service: &VirtualService, scope: &mut Scope<'_>) {
+    if !is_mesh(&service.gateways) {
+        let message = "bound to other gateways than mesh; Gateway objects are not supported yet, so it has no effect";
+        scope.warning(code::UNSUPPORTED, "spec.gateways", message);
+    }
+}
+
+fn tls(rule: &TlsRule, field: &str, service: &VirtualService, hosts: &[HostPattern], scope: &mut Scope<'_>) {
+    if rule.matches.is_empty() {
+        scope.error(format!("{field}.match"), "TLS route must have at least one match condition");
+    }
+    for (index, names) in rule.matches.iter().enumerate() {
+        tls_match(names, &format!("{field}.match[{index}]"), service, hosts, scope);
+    }
+    if rule.route.is_empty() {
+        scope.error(format!("{field}.route"), "TLS route is required");
+    }
+    let mut weights = Vec::new();
+    for (index, route) in rule.route.iter().enumerate() {
+        let field = format!("{field}.route[{index}]");
+        destination(route.destination.as_ref(), &field, scope);
+        weights.push((route.weight, field));
+    }
+    weight(&weights, field, scope);
+}
+
+fn tls_match(names: &TlsMatch, field: &str, service: &VirtualService, hosts: &[HostPattern], scope: &mut Scope<'_>) {
+    if names.sni_hosts.is_empty() {
+        scope.error(format!("{field}.sniHosts"), "TLS match must have at least one SNI host");
+    }
+    for (index, name) in names.sni_hosts.iter().enumerate() {
+        let field = format!("{field}.sniHosts[{index}]");
+        let Some(pattern) = host::pattern(name, &field, scope) else { continue };
+        if !hosts.is_empty() && !hosts.iter().any(|host| host.covers(&pattern)) {
+            let hosts = service.hosts.join(", ");
+            let message =
+                format!("SNI host {name:?} is not a compatible subset of any of the virtual service hosts: [{hosts}]");
+            scope.error(field, message);
+        }
+    }
+    if names.port.is_some() {
+        port(names.port, &format!("{field}.port"), scope);
+    }
+    if !names.destination_subnets.is_empty() {
+        let message = "destination subnets are known of captured traffic only; the match never holds";
+        scope.warning(code::UNREACHABLE, format!("{field}.destinationSubnets"), message);
+    }
+    source(!names.source_labels.is_empty(), names.source_namespace.is_some(), field, scope);
+}
+
+/// Selectors of workloads restrict who may use a match: leaving them out would open it to everyone.
+pub(super) fn source(labels: bool, namespace: bool, field: &str, scope: &mut Scope<'_>) {
+    for (name, present) in [("sourceLabels", labels), ("sourceNamespace", namespace)] {
+        if present {
+            let message = format!("{name} selects workloads of a mesh, which cannot be told apart here");
+            scope.refuse(format!("{field}.{name}"), message);
+        }
+    }
+}
+
+/// `destination:` of an http or tls route.
+pub(super) fn destination(destination: Option<&RouteDestination>, field: &str, scope: &mut Scope<'_>) {
+    let Some(destination) = destination else {
+        scope.error(format!("{field}.destination"), "destination is required");
+        return;
+    };
+    match destination.host.as_deref() {
+        None | Some("") => scope.error(format!("{field}.destination.host"), "destination host is required"),
+        Some("*") => scope.error(format!("{field}.destination.host"), "invalid destination host *"),
+        Some(text) => drop(host::pattern(text, &format!("{field}.destination.host"), scope)),
+    }
+    if let Some(selector) = &destination.port {
+        port(selector.number, &format!("{field}.destination.port.number"), scope);
+    }
+}
+
+/// Weights are relative to their sum; that of a single destination does not matter.
+pub(super) fn weight(weights: &[(Option<i64>, String)], field: &str, scope: &mut Scope<'_>) {
+    let mut total: u64 = 0;
+    for (weight, field) in weights {
+        match weight.map(u32::try_from) {
+            Some(Err(_)) => scope.error(format!("{field}.weight"), "weight must be from 0 to 4294967295"),
+            Some(Ok(weight)) => total += u64::from(weight),
+            None => {}
+        }
+    }
+    if weights.len() > 1 && total == 0 {
+        scope.error(format!("{field}.route"), "total destination weight = 0");
+    } else if u32::try_from(total).is_err() {
+        scope.error(format!("{field}.route"), "total destination weight is greater than 4294967295");
+    }
+}
