@@ -67,6 +67,14 @@ fn stranger(index: u32) -> String {
     format!("api.attacker-{index}.com")
 }
 
+/// Looks every name up, each only when the one before is known: the processor could otherwise overlap their waits for
+/// memory, which sessions never let it do.
+fn one_by_one(trie: &HostTrie, names: &[HostName]) -> u32 {
+    let none_of_it = black_box(0);
+    (0..names.len())
+        .fold(0, |found, index| trie.find(&names[index + (found & none_of_it) as usize]).unwrap_or_default())
+}
+
 fn lookups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("host");
     group.throughput(Throughput::Elements(u64::from(NAMES)));
@@ -79,9 +87,7 @@ fn lookups(criterion: &mut Criterion) {
             let names = names(hosts, of);
             let hit = matches!(kind, "exact" | "wildcard");
             assert!(names.iter().all(|name| trie.find(name).is_some() == hit), "{kind} of {hosts}");
-            group.bench_function(BenchmarkId::new(kind, hosts), |bencher| {
-                bencher.iter(|| names.iter().filter_map(|name| trie.find(black_box(name))).fold(0, u32::wrapping_add));
-            });
+            group.bench_function(BenchmarkId::new(kind, hosts), |bencher| bencher.iter(|| one_by_one(&trie, &names)));
         }
     }
     group.finish();

@@ -13,7 +13,7 @@ mod time;
 pub use listener::{Accepted, Listener};
 pub use pipe::{Moved, Pipe, Pipes};
 pub use socket::{Received, Socket};
-pub use time::{Either, either, within};
+pub use time::{Either, either, run_timers, sleep, within};
 
 use std::cell::RefCell;
 

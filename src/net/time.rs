@@ -1,13 +1,123 @@
-//! Waiting with an end.
+//! Waiting with an end: a worker's timers, coarse and cheap.
+//!
+//! Nearly every timer of a gateway is armed and never fires. So arming one is a store into a slot: no clock is read and
+//! no order is kept. One task per worker looks at all slots once per tick; ten thousand of them take it some ten
+//! microseconds. monoio's own timers are exact, and cost a session 128-byte aligned kilobytes and a heap operation
+//! per wait.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
-/// Waits for `future`, at most `duration`. `None`: the time has passed and the future was dropped.
-pub async fn within<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
-    monoio::time::timeout(duration, future).await.ok()
+use pin_project_lite::pin_project;
+use slab::Slab;
+
+/// How often timers are looked at: no timer fires early, and none more than this much late on an idle CPU.
+const TICK: Duration = Duration::from_millis(20);
+
+thread_local! {
+    static TIMERS: Timers = const { Timers { now: Cell::new(0), slots: RefCell::new(Slab::new()) } };
+}
+
+/// The timers of a worker.
+struct Timers {
+    /// Ticks since the worker began.
+    now: Cell<u64>,
+    slots: RefCell<Slab<Slot>>,
+}
+
+struct Slot {
+    /// The tick at which it fires; 0: it has fired.
+    due: u64,
+    waker: Waker,
+}
+
+/// Runs the timers of this thread; never ends. Nothing times out on a thread that does not run it.
+pub async fn run_timers() {
+    let started = Instant::now();
+    loop {
+        monoio::time::sleep(TICK).await;
+        let ticks = started.elapsed().as_nanos() / TICK.as_nanos();
+        TIMERS.with(|timers| timers.fire(u64::try_from(ticks).unwrap_or(u64::MAX)));
+    }
+}
+
+impl Timers {
+    fn fire(&self, now: u64) {
+        self.now.set(now);
+        for (_, slot) in self.slots.borrow_mut().iter_mut() {
+            if slot.due != 0 && slot.due <= now {
+                slot.due = 0;
+                // Waking only queues the task, so it does not come back here while the slots are borrowed.
+                slot.waker.wake_by_ref();
+            }
+        }
+    }
+
+    fn due(&self, duration: Duration) -> u64 {
+        let ticks = duration.as_nanos().div_ceil(TICK.as_nanos());
+        // One more, because part of the current tick has passed already.
+        self.now.get().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX)).saturating_add(1)
+    }
+}
+
+/// A timer that is armed when it is first polled.
+#[derive(Debug)]
+struct Timer {
+    duration: Duration,
+    slot: Option<usize>,
+}
+
+impl Timer {
+    fn new(duration: Duration) -> Self {
+        Self { duration, slot: None }
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
+        TIMERS.with(|timers| {
+            let mut slots = timers.slots.borrow_mut();
+            match self.slot {
+                None => {
+                    let due = timers.due(self.duration);
+                    self.slot = Some(slots.insert(Slot { due, waker: context.waker().clone() }));
+                    Poll::Pending
+                }
+                Some(index) => match &mut slots[index] {
+                    Slot { due: 0, .. } => Poll::Ready(()),
+                    Slot { waker, .. } => {
+                        waker.clone_from(context.waker());
+                        Poll::Pending
+                    }
+                },
+            }
+        })
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(index) = self.slot {
+            TIMERS.with(|timers| timers.slots.borrow_mut().remove(index));
+        }
+    }
+}
+
+/// Waits for `duration`.
+pub async fn sleep(duration: Duration) {
+    let mut timer = Timer::new(duration);
+    std::future::poll_fn(|context| timer.poll(context)).await;
+}
+
+/// Waits for `future`, at most `duration`. `None`: the time has passed, and the future was dropped.
+pub fn within<F: Future>(duration: Duration, future: F) -> Within<F> {
+    Within { future, timer: Timer::new(duration) }
+}
+
+/// Waits for the first of two futures, and drops the other.
+pub fn either<A: Future, B: Future>(first: A, second: B) -> FirstOf<A, B> {
+    FirstOf { first, second }
 }
 
 /// Which of two futures was ready first.
@@ -19,14 +129,80 @@ pub enum Either<A, B> {
     Second(B),
 }
 
-/// Waits for the first of two futures and drops the other.
-pub async fn either<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> Either<A, B> {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    poll_fn(|context| {
-        if let Poll::Ready(value) = first.as_mut().poll(context) {
-            return Poll::Ready(Either::First(value));
+pin_project! {
+    /// See [`within`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Within<F> {
+        #[pin]
+        future: F,
+        timer: Timer,
+    }
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.future.poll(context) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending => this.timer.poll(context).map(|()| None),
         }
-        second.as_mut().poll(context).map(Either::Second)
-    })
-    .await
+    }
+}
+
+pin_project! {
+    /// See [`either`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct FirstOf<A, B> {
+        #[pin]
+        first: A,
+        #[pin]
+        second: B,
+    }
+}
+
+impl<A: Future, B: Future> Future for FirstOf<A, B> {
+    type Output = Either<A::Output, B::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.first.poll(context) {
+            Poll::Ready(value) => Poll::Ready(Either::First(value)),
+            Poll::Pending => this.second.poll(context).map(Either::Second),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build().expect("epoll works");
+        match runtime.block_on(either(run_timers(), test)) {
+            Either::Second(value) => value,
+            Either::First(()) => unreachable!("the timers never end"),
+        }
+    }
+
+    #[test]
+    fn a_timer_fires_late_but_never_early() {
+        let wait = Duration::from_millis(50);
+        let started = Instant::now();
+        run(sleep(wait));
+        assert!(started.elapsed() >= wait, "after {:?}", started.elapsed());
+    }
+
+    #[test]
+    fn what_is_ready_in_time_arms_no_timer_that_stays() {
+        run(async {
+            assert_eq!(within(Duration::from_secs(60), std::future::ready(7)).await, Some(7));
+            assert_eq!(within(Duration::from_millis(1), std::future::pending::<()>()).await, None);
+            TIMERS.with(|timers| assert!(timers.slots.borrow().is_empty()));
+        });
+    }
 }

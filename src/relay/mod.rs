@@ -86,7 +86,7 @@ async fn quiet(active: &Cell<bool>, idle: Duration) {
     const LOOKS: u32 = 4;
     let mut quiet_looks = 0;
     while quiet_looks < LOOKS {
-        monoio::time::sleep(idle / LOOKS).await;
+        crate::net::sleep(idle / LOOKS).await;
         quiet_looks = if active.replace(false) { 0 } else { quiet_looks + 1 };
     }
 }

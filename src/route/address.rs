@@ -5,7 +5,7 @@
 //! answer is judged, once more at each new resolution, and the very address that was judged is dialled.
 //!
 //! Our own addresses are refused whatever the policy says. Then `deny` wins over `allow`, and `allow` over the
-//! built-in [`classes`]. An address that stands for an IPv4 address (NAT64, 6to4, Teredo) must pass for both.
+//! built-in classes. An address that stands for an IPv4 address (NAT64, 6to4, Teredo) must pass for both.
 
 mod classes;
 

@@ -186,3 +186,28 @@ impl Weighted {
         self.choices.iter().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(id: u32) -> Destination {
+        Destination::Cluster(ClusterId(id))
+    }
+
+    #[test]
+    fn shares_are_relative_to_their_sum() {
+        let weighted = Weighted::new([(cluster(0), 1), (cluster(1), 0), (cluster(2), 3)]).expect("something is left");
+        let picks: Vec<_> = (0..4).map(|ticket| weighted.pick(ticket)).collect();
+        assert_eq!(picks, [cluster(0), cluster(2), cluster(2), cluster(2)]);
+        assert_eq!(weighted.pick(4), weighted.pick(0));
+        assert_eq!(weighted.pick(u32::MAX), cluster(2));
+    }
+
+    #[test]
+    fn shares_of_nothing_or_beyond_counting_are_refused() {
+        assert_eq!(Weighted::new([]), None);
+        assert_eq!(Weighted::new([(cluster(0), 0)]), None);
+        assert_eq!(Weighted::new([(cluster(0), u32::MAX), (cluster(1), 1)]), None);
+    }
+}

@@ -115,3 +115,44 @@ impl RouteTable {
         self.ports.get(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::HostPattern;
+    use super::*;
+
+    fn name(text: &str) -> HostName {
+        text.parse().expect("a valid name")
+    }
+
+    fn tries(port: u16, http: &str, tls: &str) -> PortTries {
+        let mut tries = PortTries { port, ..PortTries::default() };
+        tries.http.insert(&HostPattern::parse(http).expect("a valid pattern"), 0).expect("the trie is empty");
+        tries.tls.insert(&HostPattern::parse(tls).expect("a valid pattern"), 0).expect("the trie is empty");
+        tries
+    }
+
+    #[test]
+    fn a_host_is_open_on_its_port_and_for_its_protocol_alone() {
+        let tables = Tables {
+            virtual_hosts: vec![VirtualHost { host: "*.a.com".into(), objects: Vec::new(), routes: Vec::new() }],
+            tls_hosts: vec![TlsHost { host: "b.com".into(), objects: Vec::new(), route: None }],
+            ..Tables::default()
+        };
+        let ports = vec![tries(80, "*.a.com", "b.com"), tries(443, "*.a.com", "b.com")];
+        let table = RouteTable { ports, tables: Arc::new(tables) };
+        assert_eq!(table.http(80, &name("x.a.com")).map(|host| &*host.host), Some("*.a.com"));
+        assert_eq!(table.tls(443, &name("b.com")).map(|host| &*host.host), Some("b.com"));
+        assert!(table.http(80, &name("b.com")).is_none());
+        assert!(table.tls(443, &name("x.a.com")).is_none());
+        assert!(table.http(8080, &name("x.a.com")).is_none());
+        assert!(table.cluster(ClusterId(0)).is_none());
+    }
+
+    #[test]
+    fn an_index_beyond_the_tables_opens_nothing() {
+        let table = RouteTable { ports: vec![tries(80, "a.com", "b.com")], tables: Arc::default() };
+        assert!(table.http(80, &name("a.com")).is_none());
+        assert!(table.tls(80, &name("b.com")).is_none());
+    }
+}

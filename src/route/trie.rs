@@ -1,11 +1,22 @@
 //! The host trie: labels from the right, so that a name and its wildcards share one walk.
 //!
 //! A node stands for a suffix (`com`, `example.com`, …) and knows what is mapped to exactly that name and to
-//! everything below it. There are no child lists: every node lies in one table, [`Slots`], where it is found by its
+//! everything below it. There are no child lists: every node lies in one table (`slots.rs`), where it is found by its
 //! parent's number and its label. That has three merits. A clone, one per worker, copies two flat arrays. A label
 //! of up to eleven bytes is compared in the cache line that the hash led to. And because the hash of
 //! a node is the hash of its whole suffix, the processor may fetch the node of the next label before this one has
 //! arrived: a walk waits for memory once, not once per label.
+//!
+//! A lookup, each waiting for the one before, of names in random order, takes (bench/route.rs; the best of several
+//! runs on one core of a busy cloud instance, where repeated runs differ by half):
+//!
+//! | hosts | exact | wildcard, five labels | miss in a known zone | miss |
+//! | ---: | ---: | ---: | ---: | ---: |
+//! | 1,000 | 32 ns | 30 ns | 38 ns | 28 ns |
+//! | 100,000 | 87 ns | 99 ns | 55 ns | 40 ns |
+//! | 1,000,000 | 79 ns | 107 ns | 75 ns | 41 ns |
+//!
+//! A host takes 44 to 47 bytes, and just under 100 where it shares no zone (`www.domain-7.com`: two nodes).
 //!
 //! Clients choose the names that are looked up. The seed of the hash is random and nothing they send is stored, so
 //! they can neither learn nor make collisions; a probe is bounded by the longest run of the table.

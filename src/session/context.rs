@@ -122,7 +122,7 @@ impl Context {
             Pushed::Started => {
                 let context = Rc::clone(self);
                 monoio::spawn(async move {
-                    monoio::time::sleep(LOG_BATCH_DELAY).await;
+                    crate::net::sleep(LOG_BATCH_DELAY).await;
                     context.flush_log();
                 });
             }

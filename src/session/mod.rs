@@ -24,8 +24,8 @@ use peek::Opening;
 /// Serves one client connection from accept to the last log line.
 pub async fn serve(context: Rc<Context>, client: Rc<Client>) {
     match peek::peek(&client.socket, &context).await {
-        Ok(Opening::Tls(hello, bytes)) => tunnel::serve(&context, &client, hello, bytes).await,
-        Ok(Opening::Http(bytes)) => http::serve(&context, &client, bytes).await,
+        Ok(Opening::Tls(hello, bytes)) => Box::pin(tunnel::serve(&context, &client, hello, bytes)).await,
+        Ok(Opening::Http(bytes)) => Box::pin(http::serve(&context, &client, bytes)).await,
         // A connection that brought nothing was neither a request nor a session.
         Ok(Opening::Nothing) => {}
         Err(failure) => tunnel::refuse(&context, &client, &failure).await,

@@ -16,7 +16,7 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Our end.
     pub local: SocketAddr,
-    tls: Option<Box<TlsSession>>,
+    tls: Option<TlsSession>,
     /// Bytes for the wire that the socket has not taken yet.
     pending: Vec<u8>,
 }
@@ -52,7 +52,7 @@ impl Connection {
     /// When the socket has been reset already.
     pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Self> {
         let local = socket.local_address()?;
-        Ok(Self { socket, address, local, tls: tls.map(Box::new), pending: Vec::new() })
+        Ok(Self { socket, address, local, tls, pending: Vec::new() })
     }
 
     /// Sends `plain`, as far as the socket takes it; the rest is kept, and [`Self::is_blocked`] says so. To be called

@@ -3,8 +3,14 @@
 //! Strict: every length must end exactly where its vector ends, so that no two readers of the same bytes can see
 //! two different names.
 
+#[cfg(test)]
+mod faults;
 mod message;
 mod records;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
 
 use crate::route::host::{HostName, NameError};
 

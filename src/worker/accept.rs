@@ -21,7 +21,7 @@ pub(super) async fn accept(context: &Rc<Context>, listener: &Listener, service_p
         // An error of the poll would show at accept(2), where it is handled.
         let _ = listener.readable().await;
         if accept_waiting(context, listener, service_port) == Outcome::Trouble {
-            monoio::time::sleep(TROUBLE_REST).await;
+            crate::net::sleep(TROUBLE_REST).await;
         }
     }
 }

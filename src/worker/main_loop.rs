@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use monoio::net::UnixStream;
 
-use crate::net::{Either, Listener, either, within};
+use crate::net::{Either, Listener, either, run_timers, sleep, within};
 use crate::session::Context;
 
 use super::accept::{accept, accept_waiting};
@@ -48,6 +48,7 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
     let bell = Bell::new(inbox.doorbell).map_err(|error| format!("the worker's inbox: {error}"))?;
     let master = Master { context: Rc::clone(&context), index, orders: inbox.orders, bell, events };
     master.tell(Event::Ready(index, driver));
+    monoio::spawn(run_timers());
     let Either::Second(patience) = either(accept_and_sweep(&context, &bound), master.obey()).await else {
         return Err("the accept tasks ended".to_owned());
     };
@@ -85,7 +86,7 @@ async fn accept_and_sweep(context: &Rc<Context>, bound: &[Bound]) {
     }
     tasks.push(Box::pin(async {
         loop {
-            monoio::time::sleep(SWEEP_INTERVAL).await;
+            sleep(SWEEP_INTERVAL).await;
             context.sweep();
         }
     }));
@@ -113,7 +114,7 @@ async fn drain(context: &Context, patience: Duration) {
 
 async fn all_ended(context: &Context) {
     while !context.clients.is_empty() {
-        monoio::time::sleep(DRAIN_LOOK).await;
+        sleep(DRAIN_LOOK).await;
         context.clients.close_idle();
     }
 }

@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 
 use crate::failure::Failure;
 use crate::limits::HANDSHAKE_TIMEOUT;
-use crate::net::within;
+use crate::net::{sleep, within};
 use crate::route::cluster::{Cluster, TlsProfile};
 use crate::route::host::{Authority, AuthorityHost, HostName};
 use crate::route::http::{Forward, Matched, RequestFacts as _, RetryPolicy};
@@ -130,7 +130,7 @@ pub(super) async fn forward(turn: &mut Turn<'_>, plan: Plan<'_>) -> Result<Endin
             Cause::Reset if plan.retry.on_reset && tries_left > 0 => tries_left -= 1,
             Cause::Connect | Cause::Reset | Cause::Final => return Err(error.failure),
         }
-        if deadline.limit(monoio::time::sleep(back_off)).await.is_none() {
+        if deadline.limit(sleep(back_off)).await.is_none() {
             return Err(Failure::RequestDeadline);
         }
         back_off *= 2;

@@ -22,7 +22,8 @@ const HANDSHAKE_READ_BYTES: usize = 4 * 1024;
 
 /// An established session. Holds no buffer while idle but the beginning of a record that has arrived in part.
 pub struct TlsSession {
-    connection: UnbufferedClientConnection,
+    /// Boxed: it is large, and would be moved with every future that holds a connection.
+    connection: Box<UnbufferedClientConnection>,
     /// Cipher text that does not make a whole record yet.
     partial: Vec<u8>,
 }
@@ -77,7 +78,7 @@ pub async fn handshake(
     name: ServerName<'static>,
     socket: &Socket,
 ) -> Result<TlsSession, HandshakeError> {
-    let mut connection = UnbufferedClientConnection::new(config, name)?;
+    let mut connection = Box::new(UnbufferedClientConnection::new(config, name)?);
     let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
     loop {
         match step(&mut connection, &mut incoming, &mut outgoing, None) {
@@ -170,7 +171,7 @@ fn advance(
             None => Err(rustls::Error::General("data before the end of the handshake".to_owned())),
         },
         // Early data is a server's state, and the enum may grow.
-        _ => Err(rustls::Error::General("unexpected state of the connection".to_owned())),
+        ConnectionState::ReadEarlyData(_) | _ => Err(rustls::Error::General("unexpected state of the connection".to_owned())),
     };
     (discard, step)
 }
@@ -279,7 +280,11 @@ impl TlsSession {
                 })?,
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::PeerClosed => {}
-                _ => return Err(TlsError::Exhausted),
+                ConnectionState::ReadTraffic(_)
+                | ConnectionState::ReadEarlyData(_)
+                | ConnectionState::BlockedHandshake
+                | ConnectionState::Closed
+                | _ => return Err(TlsError::Exhausted),
             }
         }
     }

@@ -9,8 +9,8 @@ use super::*;
 const REQUEST: &[u8] =
     b"\r\nPOST http://h.example:80/a?b HTTP/1.1\r\nHost: h.example\r\nConnection: close, x\r\nX: y\r\n\
     Content-Length: 5\r\nExpect: 100-continue\r\nAccept: */*\r\n\r\n";
-const RESPONSE: &[u8] =
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\
+    Set-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
 const CHUNKED: &[u8] = b"5;a=b\r\nhello\r\n0a\r\n0123456789\r\n000\r\nX-Sum: 1\r\nY:\r\n\r\nnext";
 
 #[test]

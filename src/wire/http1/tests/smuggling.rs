@@ -121,6 +121,22 @@ fn no_control_character_but_the_tab_is_accepted_in_a_value_wherever_it_stands() 
 }
 
 #[test]
+fn nothing_but_token_bytes_is_accepted_in_a_name_wherever_it_stands() {
+    for position in 0..40 {
+        // A colon would end the name, and a line feed the line.
+        for byte in (0..=u8::MAX).filter(|byte| ![b':', b'\n'].contains(byte)) {
+            let mut head = b"GET / HTTP/1.1\r\nHost: h\r\n".to_vec();
+            let name = head.len();
+            head.extend_from_slice(&[b'a'; 40]);
+            head.extend_from_slice(b": x\r\n\r\n");
+            head[name + position] = byte;
+            let accepted = matches!(parse_request(&head, LIMITS), Parsed::Complete(_));
+            assert_eq!(accepted, super::super::grammar::is_token_byte(byte), "{byte:#x} at {position}");
+        }
+    }
+}
+
+#[test]
 fn start_lines_have_single_spaces_and_nothing_else() {
     let lines = [
         "GET  / HTTP/1.1",

@@ -12,7 +12,7 @@ fn forwarded(bytes: &str, edits: RequestEdits<'_>) -> String {
 }
 
 fn answered(bytes: &str, to_head: bool, edits: ResponseEdits) -> String {
-    let Parsed::Complete(head) = parse_response(bytes.as_bytes(), LIMITS, to_head) else { panic!("{bytes:?}") };
+    let head = complete(parse_response(bytes.as_bytes(), LIMITS, to_head));
     let mut out = Vec::new();
     write_response(&head, bytes.as_bytes(), edits, &mut out);
     String::from_utf8(out).expect("text")

@@ -1,0 +1,79 @@
+//! A connection as an upstream's service sees it: plain or TLS, counted.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+
+use rustls::{ServerConnection, StreamOwned};
+
+use super::upstream::Seen;
+
+/// A connection from the gateway.
+pub(crate) struct Stream {
+    inner: Inner,
+    seen: Arc<Seen>,
+}
+
+enum Inner {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Stream {
+    /// A connection without TLS.
+    pub(crate) fn plain(socket: TcpStream, seen: Arc<Seen>) -> Self {
+        Self { inner: Inner::Plain(socket), seen }
+    }
+
+    /// A connection after its handshake.
+    pub(crate) fn tls(stream: StreamOwned<ServerConnection, TcpStream>, seen: Arc<Seen>) -> Self {
+        Self { inner: Inner::Tls(Box::new(stream)), seen }
+    }
+
+    /// Ends the sending direction properly: `close_notify` where there is TLS, then FIN.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Plain(socket) => socket.shutdown(Shutdown::Write),
+            Inner::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()?;
+                stream.sock.shutdown(Shutdown::Write)
+            }
+        }
+    }
+
+    /// Ends the sending direction with FIN alone, as a server does that crashed.
+    pub(crate) fn truncate(&mut self) -> io::Result<()> {
+        match &self.inner {
+            Inner::Plain(socket) => socket.shutdown(Shutdown::Write),
+            Inner::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &mut self.inner {
+            Inner::Plain(socket) => socket.read(buffer)?,
+            Inner::Tls(stream) => stream.read(buffer)?,
+        };
+        self.seen.update(|counts| counts.bytes_received += count as u64);
+        Ok(count)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.inner {
+            Inner::Plain(socket) => socket.write(bytes),
+            Inner::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Plain(socket) => socket.flush(),
+            Inner::Tls(stream) => stream.flush(),
+        }
+    }
+}
