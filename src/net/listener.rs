@@ -75,8 +75,15 @@ impl Listener {
             Err(Errno::AGAIN) => Ok(Accepted::Pending),
             // The connection ended in the queue, or the network told so (accept(2), "Error handling").
             Err(
-                Errno::CONNABORTED | Errno::INTR | Errno::NETDOWN | Errno::PROTO | Errno::NOPROTOOPT | Errno::HOSTDOWN
-                | Errno::HOSTUNREACH | Errno::OPNOTSUPP | Errno::NETUNREACH,
+                Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::NETDOWN
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH,
             ) => Ok(Accepted::Aborted),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                 self.close_one();

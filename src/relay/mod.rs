@@ -53,8 +53,12 @@ pub async fn relay(
     idle: Duration,
 ) -> End {
     let active = Cell::new(true);
-    let mut up = pin!(Direction { source: downstream, target: upstream, moved: &transferred.upstream, active: &active }.run(tools));
-    let mut down = pin!(Direction { source: upstream, target: downstream, moved: &transferred.downstream, active: &active }.run(tools));
+    let mut up = pin!(
+        Direction { source: downstream, target: upstream, moved: &transferred.upstream, active: &active }.run(tools)
+    );
+    let mut down = pin!(
+        Direction { source: upstream, target: downstream, moved: &transferred.downstream, active: &active }.run(tools)
+    );
     let mut quiet = pin!(quiet(&active, idle));
     let (mut up_done, mut down_done) = (false, false);
     poll_fn(|context| {

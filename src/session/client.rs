@@ -72,7 +72,11 @@ impl Clients {
 
     /// Ends the connections between two requests; their sessions wake up to the end of the stream.
     pub fn close_idle(&self) {
-        self.open.borrow().iter().filter(|(_, client)| client.idle.get()).for_each(|(_, client)| client.socket.shutdown());
+        self.open
+            .borrow()
+            .iter()
+            .filter(|(_, client)| client.idle.get())
+            .for_each(|(_, client)| client.socket.shutdown());
     }
 
     /// Ends every connection.

@@ -226,12 +226,8 @@ impl Story {
             route: None,
             originated_tls: false,
         };
-        let denied = Denied {
-            host: server_name.unwrap_or("-"),
-            port: client.service_port,
-            source: client.peer.ip(),
-            tls: true,
-        };
+        let denied =
+            Denied { host: server_name.unwrap_or("-"), port: client.service_port, source: client.peer.ip(), tls: true };
         let failure = failure.as_ref().map(|failure| (failure, denied));
         context.finish(&record, failure, context.snapshot().settings.access_log);
     }

@@ -175,7 +175,9 @@ async fn resolve_all(
                     };
                     match judged {
                         Ok(()) => endpoints.push(Endpoint { address, weight: name.weight }),
-                        Err(closed) => refusal = Some((Failure::AddressClosed, format!("{address} is closed: {closed}"))),
+                        Err(closed) => {
+                            refusal = Some((Failure::AddressClosed, format!("{address} is closed: {closed}")))
+                        }
                     }
                 }
             }

@@ -24,9 +24,11 @@ pub struct DialError {
 pub async fn dial(address: SocketAddr, timeout: Duration) -> Result<Socket, DialError> {
     match within(timeout, Socket::connect(address)).await {
         Some(Ok(socket)) => Ok(socket),
-        Some(Err(error)) => {
-            Err(DialError { failure: Failure::ConnectFailed, address, reason: format!("connect to {address}: {error}") })
-        }
+        Some(Err(error)) => Err(DialError {
+            failure: Failure::ConnectFailed,
+            address,
+            reason: format!("connect to {address}: {error}"),
+        }),
         None => {
             let reason = format!("connect to {address}: no answer within {timeout:?}");
             Err(DialError { failure: Failure::ConnectTimeout, address, reason })

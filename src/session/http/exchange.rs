@@ -272,8 +272,7 @@ impl Exchange<'_, '_> {
         let turn = &mut self.turn;
         let http10 = turn.head.version == Version::Http10;
         let length = downstream_length(head.body, http10);
-        let client_keeps =
-            turn.head.keep_alive && length != BodyLength::UntilClose && !turn.context.draining.get();
+        let client_keeps = turn.head.keep_alive && length != BodyLength::UntilClose && !turn.context.draining.get();
         write_response(head, bytes, ResponseEdits { keep_alive: client_keeps, http10 }, output);
         turn.story.status = head.status;
         turn.story.upstream_service_time = Some(self.sent_at.elapsed());
@@ -399,7 +398,19 @@ fn upload(reader: &mut BodyReader, length: BodyLength, bytes: &[u8], output: &mu
     Ok(taken)
 }
 
-fn body_limits(limits: &Limits) -> BodyLimits {
+/// Bytes at the front of `bytes` that belong to a body which nobody wants. A body that breaks its framing never ends.
+pub(super) fn discard(reader: &mut BodyReader, bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    while !reader.is_done() {
+        match reader.step(&bytes[taken..]) {
+            Ok(step) if step.consumed > 0 => taken += step.consumed,
+            Ok(_) | Err(_) => break,
+        }
+    }
+    taken
+}
+
+pub(super) fn body_limits(limits: &Limits) -> BodyLimits {
     BodyLimits { trailer_bytes: limits.trailer_bytes, chunk_extension_bytes: limits.chunk_extension_bytes }
 }
 

@@ -75,7 +75,11 @@ impl Inbound {
 ///
 /// # Errors
 /// The failure to answer; the bytes so far are in `inbound`.
-pub(super) async fn read(inbound: &mut Inbound, client: &Client, context: &Context) -> Result<Option<RequestHead>, Failure> {
+pub(super) async fn read(
+    inbound: &mut Inbound,
+    client: &Client,
+    context: &Context,
+) -> Result<Option<RequestHead>, Failure> {
     let snapshot = context.snapshot();
     let limits = &snapshot.settings.limits;
     let head_limits = HeadLimits { bytes: limits.request_head_bytes, fields: limits.request_headers };

@@ -7,7 +7,9 @@ use rustls::ClientConfig;
 use rustls::HandshakeKind;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
 
 use crate::net::{Received, Socket};
 
@@ -168,7 +170,9 @@ fn advance(
             None => Err(rustls::Error::General("data before the end of the handshake".to_owned())),
         },
         // Early data is a server's state, and the enum may grow.
-        ConnectionState::ReadEarlyData(_) | _ => Err(rustls::Error::General("unexpected state of the connection".to_owned())),
+        ConnectionState::ReadEarlyData(_) | _ => {
+            Err(rustls::Error::General("unexpected state of the connection".to_owned()))
+        }
     };
     (discard, step)
 }

@@ -62,9 +62,8 @@ impl ServerCertVerifier for Named {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let check = |name: &ServerName<'_>| {
-            self.chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
-        };
+        let check =
+            |name: &ServerName<'_>| self.chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
         match &self.names {
             // webpki looks at the name last: this error means that everything before it was in order.
             Names::Any => match check(server_name) {
