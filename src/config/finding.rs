@@ -67,6 +67,10 @@ pub mod code {
     pub const UNREACHABLE: &str = "PC0011";
     /// Nothing is allowed at all.
     pub const EMPTY: &str = "PC0012";
+    /// Plain HTTP would reach a port that expects TLS.
+    pub const PLAIN_TEXT: &str = "PC0014";
+    /// A DENY rule about HTTP refuses all TLS that its other conditions meet.
+    pub const HTTP_ONLY: &str = "PC0015";
     /// A key of the bootstrap file is wrong.
     pub const BOOTSTRAP: &str = "PC0013";
     /// Istio would refuse the object (SchemaValidationError).
@@ -79,6 +83,8 @@ pub mod code {
     pub const PORT_REQUIRED: &str = "IST0112";
     /// A rule that no request reaches (VirtualServiceUnreachableRule).
     pub const DEAD_RULE: &str = "IST0130";
+    /// A DestinationRule for a host that nothing declares.
+    pub const RULE_HOST: &str = "IST0174";
     /// One host and port with two protocols (ConflictingServiceEntryPorts).
     pub const PROTOCOLS: &str = "IST0177";
 }

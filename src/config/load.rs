@@ -38,7 +38,7 @@ pub struct Document {
     range: std::ops::Range<usize>,
     /// The line of the file on which the text begins.
     first_line: u32,
-    positions: OnceLock<Positions>,
+    positions: OnceLock<Box<Positions>>,
 }
 
 impl Document {
@@ -49,7 +49,7 @@ impl Document {
     /// `file.yaml:12`: the line of a field, or of its nearest parent in the file.
     #[must_use]
     pub fn source(&self, field: &str) -> String {
-        let positions = self.positions.get_or_init(|| Positions::read(self.text()));
+        let positions = self.positions.get_or_init(|| Box::new(Positions::read(self.text())));
         match positions.line(field) {
             Some(line) => self.at_line(line),
             None => self.start(),
@@ -69,7 +69,10 @@ impl Document {
     }
 
     /// Decodes the YAML; `None` for a document that holds only comments.
-    fn parse(&self) -> Result<Option<Value>, (String, String)> {
+    ///
+    /// # Errors
+    /// Where and what is wrong.
+    pub fn parse(&self) -> Result<Option<Value>, (String, String)> {
         let text = self.text();
         if text.lines().all(is_blank) {
             return Ok(None);
@@ -124,16 +127,16 @@ fn is_blank(line: &str) -> bool {
 
 /// Every document of the files and folders, in the order that stands for age where no timestamp does: paths as
 /// given, the files of a folder by name, documents by position.
-pub fn load(paths: &[PathBuf], report: &mut Report) -> Vec<(Arc<Document>, Value)> {
-    let mut documents = Vec::new();
+///
+/// Decoded values take ten times the memory of their text, so each is handed on before the next is read.
+pub fn load(paths: &[PathBuf], report: &mut Report, mut each: impl FnMut(Arc<Document>, Value, &mut Report)) {
     let files: Vec<PathBuf> = paths.iter().flat_map(|path| files(path, report)).collect();
     for path in files {
         match read_file(&path) {
-            Ok(file) => parse_file(file, report, &mut documents),
+            Ok(file) => parse_file(file, report, &mut each),
             Err(error) => report.file(Severity::Error, code::UNREADABLE, path.display().to_string(), error),
         }
     }
-    documents
 }
 
 /// The YAML of a single file that holds a single document (the bootstrap file).
@@ -141,7 +144,8 @@ pub fn load(paths: &[PathBuf], report: &mut Report) -> Vec<(Arc<Document>, Value
 /// # Errors
 /// What is wrong has been reported.
 pub(super) fn load_single(path: &Path, report: &mut Report) -> Option<(Arc<Document>, Value)> {
-    let mut documents = load(std::slice::from_ref(&path.to_path_buf()), report);
+    let mut documents = Vec::new();
+    load(&[path.to_path_buf()], report, |document, value, _| documents.push((document, value)));
     let document = documents.pop()?;
     if let Some((first, _)) = documents.first() {
         report.file(Severity::Error, code::SYNTAX, first.start(), "more than one document in the bootstrap file");
@@ -187,12 +191,12 @@ fn read_file(path: &Path) -> Result<SourceFile, String> {
     Ok(SourceFile { path: path.to_path_buf(), text })
 }
 
-fn parse_file(file: SourceFile, report: &mut Report, documents: &mut Vec<(Arc<Document>, Value)>) {
+fn parse_file(file: SourceFile, report: &mut Report, each: &mut impl FnMut(Arc<Document>, Value, &mut Report)) {
     let file = Arc::new(file);
     for (range, first_line) in split(&file.text) {
         let document = Document { file: Arc::clone(&file), range, first_line, positions: OnceLock::new() };
         match document.parse() {
-            Ok(Some(value)) => documents.push((Arc::new(document), value)),
+            Ok(Some(value)) => each(Arc::new(document), value, report),
             Ok(None) => {}
             Err((source, message)) => report.file(Severity::Error, code::SYNTAX, source, message),
         }
@@ -224,7 +228,8 @@ mod tests {
     fn parse(text: &str) -> (Vec<(Arc<Document>, Value)>, Vec<super::super::finding::Finding>) {
         let mut report = Report::default();
         let mut documents = Vec::new();
-        parse_file(SourceFile { path: "f.yaml".into(), text: text.to_owned() }, &mut report, &mut documents);
+        let file = SourceFile { path: "f.yaml".into(), text: text.to_owned() };
+        parse_file(file, &mut report, &mut |document, value, _| documents.push((document, value)));
         (documents, report.into_findings())
     }
 

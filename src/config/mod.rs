@@ -12,6 +12,7 @@ pub mod istio;
 pub mod load;
 pub mod registry;
 pub mod validate;
+pub mod written;
 
 mod compile;
 mod credentials;
@@ -32,6 +33,7 @@ use finding::{Finding, Report};
 use identity::{Generation, Store};
 use istio::Objects;
 use registry::Registry;
+use written::Written;
 
 /// Loads configurations. Lives as long as the process: it remembers which clusters and TLS profiles were the same
 /// in earlier generations, so that their pools and sessions survive a reload.
@@ -61,7 +63,7 @@ pub struct LoadedObject {
     /// Which.
     pub object: ObjectRef,
     /// The whole document, with the operator's spelling.
-    pub document: serde_yaml::Value,
+    pub document: Written,
     /// `metadata.creationTimestamp`, else `None`.
     pub created: Option<jiff::Timestamp>,
 }
@@ -94,15 +96,13 @@ impl Loader {
         settings: Settings,
         mut report: Report,
     ) -> Result<Loaded, Vec<Finding>> {
-        let documents = load::load(&bootstrap.resources, &mut report);
-        let mut objects = Objects::read(documents, &mut report);
+        let mut objects = Objects::read(&bootstrap.resources, &mut report);
         validate::validate(&objects, &mut report);
         let registry = Registry::new(&objects);
         validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
         let mut generation = Generation::after(&self.store);
         let routes =
             compile::compile(&objects, &registry, &bootstrap, settings.connect_timeout, &mut generation, &mut report);
-        validate::analyze::analyze_routes(&routes, &bootstrap, &settings, &mut report);
         if report.has_errors() {
             return Err(report.into_findings());
         }

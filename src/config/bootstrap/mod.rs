@@ -61,6 +61,12 @@ pub struct Tls {
     pub credentials: PathBuf,
 }
 
+impl Default for Tls {
+    fn default() -> Self {
+        Self { ca_certificates: None, strict_names: true, credentials: PathBuf::from("credentials") }
+    }
+}
+
 /// `admin.bind`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminBind {
@@ -91,7 +97,7 @@ impl Bootstrap {
             watch: false,
             access_log_file: None,
             dns: Dns::default(),
-            tls: Tls { ca_certificates: None, strict_names: true, credentials: PathBuf::from("credentials") },
+            tls: Tls::default(),
             admin: AdminBind::Tcp(ADMIN_BIND),
             drain_timeout: DRAIN_TIMEOUT,
         };

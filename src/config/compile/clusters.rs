@@ -210,7 +210,7 @@ fn balance(balancer: Option<&LoadBalancer>) -> Balance {
 }
 
 /// The port of an endpoint: by the name of the service port, else `targetPort`, else the service port.
-fn dial_port(endpoint: &WorkloadEntry, port: &ServicePortEntry<'_>) -> u16 {
+pub(in crate::config) fn dial_port(endpoint: &WorkloadEntry, port: &ServicePortEntry<'_>) -> u16 {
     let named = port.port.name.as_ref().and_then(|name| endpoint.ports.get(name)).and_then(|port| port.0);
     named.and_then(|port| u16::try_from(port).ok()).unwrap_or_else(|| port.target())
 }

@@ -21,6 +21,7 @@ use super::registry::Registry;
 
 use clusters::Clusters;
 
+pub(super) use clusters::dial_port;
 pub(super) use matching::regex;
 
 /// Compiles the objects. Credentials that cannot be read are reported.

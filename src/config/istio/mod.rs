@@ -14,13 +14,15 @@ pub mod virtual_service;
 mod decode;
 mod object;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_yaml::Value;
 
 use super::LoadedObject;
 use super::finding::{Report, Severity, code};
-use super::load::Document;
+use super::load::{Document, load};
+use super::written::Written;
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
@@ -47,18 +49,18 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Decodes the documents. Faults are reported and their objects left out.
+    /// Reads the files and folders. Faults are reported and their objects left out.
     #[must_use]
-    pub fn read(documents: Vec<(Arc<Document>, Value)>, report: &mut Report) -> Self {
+    pub fn read(paths: &[PathBuf], report: &mut Report) -> Self {
         let mut objects = Self::default();
-        for (document, value) in documents {
-            objects.add_document(document, value, report);
+        load(paths, report, |document, value, report| objects.add_document(document, value, report));
+        let replaced = replace_earlier(&mut objects.service_entries, report)
+            + replace_earlier(&mut objects.virtual_services, report)
+            + replace_earlier(&mut objects.destination_rules, report)
+            + replace_earlier(&mut objects.authorization_policies, report);
+        if replaced > 0 {
+            objects.drop_replaced_documents();
         }
-        replace_earlier(&mut objects.service_entries, report);
-        replace_earlier(&mut objects.virtual_services, report);
-        replace_earlier(&mut objects.destination_rules, report);
-        replace_earlier(&mut objects.authorization_policies, report);
-        objects.drop_replaced_documents();
         objects
     }
 
@@ -68,19 +70,14 @@ impl Objects {
             self.add_object(document, String::new(), source, value, report);
             return;
         }
-        let items = match value {
-            Value::Mapping(mut list) => list.remove("items"),
-            _ => None,
+        let Some(Value::Sequence(items)) = take(value, "items") else {
+            report.file(Severity::Error, code::SCHEMA, document.start(), "kind: List needs a list of items");
+            return;
         };
-        match items {
-            Some(Value::Sequence(items)) => {
-                for (index, item) in items.into_iter().enumerate() {
-                    let prefix = format!("items[{index}]");
-                    let source = document.source(&prefix);
-                    self.add_object(Arc::clone(&document), prefix, source, item, report);
-                }
-            }
-            _ => report.file(Severity::Error, code::SCHEMA, document.start(), "kind: List needs a list of items"),
+        for (index, item) in items.into_iter().enumerate() {
+            let prefix = format!("items[{index}]");
+            let source = document.source(&prefix);
+            self.add_object(Arc::clone(&document), prefix, source, item, report);
         }
     }
 
@@ -100,11 +97,8 @@ impl Objects {
             object::Kind::DestinationRule => push(&mut self.destination_rules, &origin, spec, report),
             object::Kind::AuthorizationPolicy => push(&mut self.authorization_policies, &origin, spec, report),
         }
-        self.documents.push(LoadedObject {
-            object: (*origin.object).clone(),
-            document: value,
-            created: origin.created,
-        });
+        let document = Written::new(&origin, &value);
+        self.documents.push(LoadedObject { object: (*origin.object).clone(), document, created: origin.created });
     }
 
     /// Leaves one document per identity: the last, as [`replace_earlier`] does.
@@ -119,6 +113,11 @@ impl Objects {
     }
 }
 
+/// The value of a key, taken out of a mapping.
+fn take(value: Value, key: &str) -> Option<Value> {
+    if let Value::Mapping(mut mapping) = value { mapping.remove(key) } else { None }
+}
+
 fn push<T>(objects: &mut Vec<Object<T>>, origin: &Origin, spec: &Value, report: &mut Report)
 where
     T: serde::de::DeserializeOwned + Default,
@@ -130,7 +129,9 @@ where
 
 /// Of two objects with one name the later replaces the earlier, as `kubectl apply` of the same files would have it.
 /// Then sorts: oldest first, the order of every precedence among objects.
-fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) {
+///
+/// Returns how many were replaced.
+fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) -> usize {
     let mut last = std::collections::HashMap::with_capacity(objects.len());
     for (index, object) in objects.iter().enumerate() {
         if let Some(earlier) = last.insert(object.origin.identity(), index) {
@@ -140,7 +141,9 @@ fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) {
         }
     }
     let kept: std::collections::HashSet<usize> = last.into_values().collect();
+    let replaced = objects.len() - kept.len();
     let mut index = 0..;
     objects.retain(|_| index.next().is_some_and(|index| kept.contains(&index)));
     objects.sort_by(|one, other| one.origin.age(&other.origin));
+    replaced
 }

@@ -31,6 +31,12 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The document it was read from, unless it is an item of a list.
+    #[must_use]
+    pub fn document(&self) -> Option<&Arc<Document>> {
+        self.prefix.is_empty().then_some(&self.document)
+    }
+
     /// Name and namespace.
     #[must_use]
     pub fn identity(&self) -> (&str, &str) {

@@ -25,6 +25,8 @@ pub struct Service<'a> {
     pub objects: Vec<Arc<ObjectRef>>,
     /// The ports, oldest entry first; the first to declare a number has it.
     pub ports: Vec<ServicePortEntry<'a>>,
+    /// Later declarations of a port that the service has already.
+    pub shadowed: Vec<ServicePortEntry<'a>>,
 }
 
 /// One port of a service.
@@ -103,16 +105,16 @@ impl<'a> Services<'a> {
         let next = ServiceId(self.list.len());
         let id = *self.by_host.entry(&pattern, || next);
         if id == next {
-            self.list.push(Service { pattern, host, objects: Vec::new(), ports: Vec::new() });
+            self.list.push(Service { pattern, host, objects: Vec::new(), ports: Vec::new(), shadowed: Vec::new() });
         }
         let service = &mut self.list[id.0];
         service.objects.push(Arc::clone(&entry.origin.object));
         for port in &entry.spec.ports {
             let number = port.number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
             let (Some(number), Some(protocol)) = (number, Protocol::parse(port.protocol.as_deref())) else { continue };
-            if service.port(number).is_none() {
-                service.ports.push(ServicePortEntry { number, protocol, entry, port });
-            }
+            let declared = ServicePortEntry { number, protocol, entry, port };
+            let list = if service.port(number).is_none() { &mut service.ports } else { &mut service.shadowed };
+            list.push(declared);
         }
     }
 

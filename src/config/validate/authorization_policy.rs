@@ -34,7 +34,22 @@ pub(super) fn validate(policy: &AuthorizationPolicy, scope: &mut Scope<'_>) {
     targets(policy, scope);
     for (index, rule) in policy.rules.iter().enumerate() {
         self::rule(rule, index, scope);
+        if action == Action::Deny && looks_at_http(rule) {
+            let message = "conditions on methods, paths and headers are not known of TLS sessions, and a DENY rule goes \
+                           without them there: it refuses every TLS session that its other conditions meet";
+            scope.warning(code::HTTP_ONLY, format!("spec.rules[{index}]"), message);
+        }
     }
+}
+
+fn looks_at_http(rule: &Rule) -> bool {
+    let is_http = |operation: &Operation| {
+        [&operation.methods, &operation.not_methods, &operation.paths, &operation.not_paths]
+            .into_iter()
+            .any(|values| !values.is_empty())
+    };
+    let header = |when: &When| when.key.as_deref().is_some_and(|key| key.starts_with("request.headers["));
+    rule.to.iter().filter_map(|to| to.operation.as_ref()).any(is_http) || rule.when.iter().any(header)
 }
 
 fn targets(policy: &AuthorizationPolicy, scope: &mut Scope<'_>) {

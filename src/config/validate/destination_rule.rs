@@ -56,10 +56,14 @@ fn traffic_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
         let number = entry.port.as_ref().and_then(|selector| selector.number);
         if number.is_none() {
             scope.error(format!("{field}.port"), "portTrafficPolicy must have valid port");
-        } else if let Some(number) = port(number, &format!("{field}.port.number"), scope) {
-            if !ports.insert(number) {
-                scope.warning(code::CONFLICT, format!("{field}.port.number"), "an earlier entry for this port holds");
-            }
+        } else if let Some(number) = port(number, &format!("{field}.port.number"), scope)
+            && !ports.insert(number)
+        {
+            scope.warning(code::CONFLICT, format!("{field}.port.number"), "an earlier entry for this port holds");
+        }
+        if policy.tls.is_some() && entry.tls.is_none() {
+            let message = "portLevelSettings replaces the policy: the tls of trafficPolicy does not apply to this port";
+            scope.warning(code::PLAIN_TEXT, &*field, message);
         }
         if !has_any(entry) {
             scope.error(&*field, "port traffic policy must have at least one field");

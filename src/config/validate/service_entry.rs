@@ -92,10 +92,10 @@ fn ports(entry: &ServiceEntry, scope: &mut Scope<'_>) {
         } else if !names.insert(name) {
             scope.error(format!("{field}.name"), format!("service entry port name {name:?} already defined"));
         }
-        if let Some(number) = port(entry_port.number, &format!("{field}.number"), scope) {
-            if !numbers.insert(number) {
-                scope.error(format!("{field}.number"), format!("service entry port {number} already defined"));
-            }
+        if let Some(number) = port(entry_port.number, &format!("{field}.number"), scope)
+            && !numbers.insert(number)
+        {
+            scope.error(format!("{field}.number"), format!("service entry port {number} already defined"));
         }
         if entry_port.target_port.is_some() {
             port(entry_port.target_port, &format!("{field}.targetPort"), scope);

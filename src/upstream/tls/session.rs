@@ -55,13 +55,6 @@ pub enum TlsError {
     Exhausted,
 }
 
-/// What [`TlsSession::open`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// Whether the peer said that it has finished sending (close_notify).
-    pub ended: bool,
-}
-
 /// What a step of the connection asks for.
 enum Step {
     Again,
@@ -221,11 +214,12 @@ impl TlsSession {
     }
 
     /// Opens the records in `input`, appending their plain text to `plain` and whatever rustls wants sent (key
-    /// updates, alerts) to `outgoing`. The beginning of an incomplete record is kept.
+    /// updates, alerts) to `outgoing`. The beginning of an incomplete record is kept. Returns whether the peer has just
+    /// said that it has finished sending (close_notify).
     ///
     /// # Errors
     /// [`TlsError::Tls`]; plain text that was opened before the fault is in `plain`.
-    pub fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<Opened, TlsError> {
+    pub fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<bool, TlsError> {
         let mut from = 0;
         let mut ended = false;
         loop {
@@ -240,7 +234,7 @@ impl TlsSession {
         }
         // A partial record is short-lived; an idle connection must not keep its buffer.
         self.partial = input[from..].to_vec();
-        Ok(Opened { ended })
+        Ok(ended)
     }
 
     /// Appends `plain` to `outgoing` as records.

@@ -1,0 +1,38 @@
+//! What objects say about each other: dangling references, conflicts, dead rules, surprises. Warnings, except where
+//! a destination is the gateway itself.
+
+mod origination;
+mod references;
+mod routes;
+mod services;
+
+use crate::config::bootstrap::Bootstrap;
+use crate::config::finding::{Report, Severity, code};
+use crate::config::istio::Objects;
+use crate::config::registry::Registry;
+use crate::snapshot::Settings;
+
+/// Judges the objects together.
+pub fn analyze(
+    objects: &Objects,
+    registry: &Registry<'_>,
+    bootstrap: &Bootstrap,
+    settings: &Settings,
+    report: &mut Report,
+) {
+    if objects.service_entries.is_empty() && objects.virtual_services.is_empty() {
+        let source = bootstrap.resources.first().map(|path| path.display().to_string()).unwrap_or_default();
+        report.file(Severity::Warning, code::EMPTY, source, "no ServiceEntry: nothing is allowed");
+    }
+    services::conflicts(registry, report);
+    services::listeners(registry, bootstrap, report);
+    services::own_addresses(objects, registry, bootstrap, settings, report);
+    references::destinations(objects, registry, report);
+    references::rules(objects, registry, report);
+    references::targets(objects, report);
+    routes::hosts(objects, registry, report);
+    routes::dead_rules(objects, report);
+    origination::double_encryption(registry, report);
+    origination::server_names(objects, bootstrap, report);
+    origination::plain_text(objects, registry, report);
+}

@@ -1,0 +1,148 @@
+//! References that lead nowhere.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::config::finding::{Report, code};
+use crate::config::istio::destination_rule::DestinationRule;
+use crate::config::istio::virtual_service::{RouteDestination, VirtualService};
+use crate::config::istio::{Object, Objects, Scope};
+use crate::config::registry::{Registry, ServiceId, is_mesh};
+use crate::route::host::HostPattern;
+
+/// Destinations of routes; a dangling one answers 503 `NC`.
+pub(super) fn destinations(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    for object in objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
+        for (field, destination) in routes(&object.spec) {
+            self::destination(object, destination, &field, registry, &mut Scope::new(&object.origin, report));
+        }
+    }
+}
+
+/// Every destination of a VirtualService with its field.
+pub(super) fn routes(service: &VirtualService) -> impl Iterator<Item = (String, &RouteDestination)> {
+    let http = service.http.iter().enumerate().flat_map(|(rule, http)| {
+        let routes = http.route.iter().enumerate();
+        routes.map(move |(route, http)| (format!("spec.http[{rule}].route[{route}].destination"), &http.destination))
+    });
+    let tls = service.tls.iter().enumerate().flat_map(|(rule, tls)| {
+        let routes = tls.route.iter().enumerate();
+        routes.map(move |(route, tls)| (format!("spec.tls[{rule}].route[{route}].destination"), &tls.destination))
+    });
+    http.chain(tls).filter_map(|(field, destination)| Some((field, destination.as_ref()?)))
+}
+
+fn destination(
+    object: &Object<VirtualService>,
+    destination: &RouteDestination,
+    field: &str,
+    registry: &Registry<'_>,
+    scope: &mut Scope<'_>,
+) {
+    let host = destination.host.as_deref().unwrap_or_default();
+    let Some(id) = registry.services.named(host) else {
+        if HostPattern::parse(host).is_ok() {
+            let message = format!("Referenced host not found: {host:?}; requests get 503 NC");
+            scope.warning(code::NOT_FOUND, format!("{field}.host"), message);
+        }
+        return;
+    };
+    let number = destination.port.as_ref().and_then(|port| port.number);
+    port(id, number, field, registry, scope);
+    subset(id, destination, field, registry, scope);
+    requested_name(object, id, field, registry, scope);
+}
+
+fn port(id: ServiceId, number: Option<i64>, field: &str, registry: &Registry<'_>, scope: &mut Scope<'_>) {
+    let service = registry.services.service(id);
+    match number {
+        Some(number) => {
+            let known = u16::try_from(number).is_ok_and(|number| service.port(number).is_some());
+            if !known {
+                let message =
+                    format!("Referenced host:port not found: \"{}:{number}\"; requests get 503 NC", service.host);
+                scope.warning(code::NOT_FOUND, format!("{field}.port.number"), message);
+            }
+        }
+        None if service.ports.len() > 1 => {
+            let message = format!(
+                "{} has several ports and none is named; the port that the client came to is used",
+                service.host
+            );
+            scope.warning(code::PORT_REQUIRED, field, message);
+        }
+        None => {}
+    }
+}
+
+fn subset(id: ServiceId, destination: &RouteDestination, field: &str, registry: &Registry<'_>, scope: &mut Scope<'_>) {
+    let service = registry.services.service(id);
+    let Some(name) = destination.subset.as_deref().filter(|name| !name.is_empty()) else { return };
+    if registry.policies.subset(&service.pattern, name).is_none() {
+        let message = format!("Referenced host+subset in destinationrule not found: \"{}+{name}\"", service.host);
+        scope.warning(code::NOT_FOUND, format!("{field}.subset"), format!("{message}; requests get 503 NC"));
+    }
+}
+
+/// A wildcard service dials the name that the client asked for, so it can only serve the names that it covers.
+fn requested_name(
+    object: &Object<VirtualService>,
+    id: ServiceId,
+    field: &str,
+    registry: &Registry<'_>,
+    scope: &mut Scope<'_>,
+) {
+    let service = registry.services.service(id);
+    if !service.ports.iter().any(|port| registry.services.dials_requested_name(id, port)) {
+        return;
+    }
+    let patterns = object.spec.hosts.iter().filter_map(|host| HostPattern::parse(host).ok());
+    for pattern in patterns.filter(|pattern| !service.pattern.covers(pattern) && !pattern.covers(&service.pattern)) {
+        let message = format!(
+            "{} dials the name that the client asked for, and does not cover {pattern}; its requests get 503 NC",
+            service.host
+        );
+        scope.warning(code::NOT_FOUND, format!("{field}.host"), message);
+    }
+}
+
+/// Hosts of DestinationRules: undeclared ones, and those for which an older rule holds.
+pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    let mut holders: HashMap<HostPattern, &Object<DestinationRule>> = HashMap::new();
+    for object in &objects.destination_rules {
+        let Some(Ok(pattern)) = object.spec.host.as_deref().map(HostPattern::parse) else { continue };
+        let scope = &mut Scope::new(&object.origin, report);
+        let is_used = registry.services.declared(&pattern).is_some() || registry.services.any_below(&pattern);
+        if !is_used {
+            let message = format!("no ServiceEntry declares {pattern}; the rule has no effect");
+            scope.warning(code::RULE_HOST, "spec.host", message);
+        }
+        if object.spec.traffic_policy.is_none() {
+            continue;
+        }
+        let holder = *holders.entry(pattern).or_insert(object);
+        if !std::ptr::eq(holder, object) {
+            let by = &holder.origin.object;
+            let message = format!(
+                "the trafficPolicy of DestinationRule {}/{} ({}) holds for this host",
+                by.namespace, by.name, by.source
+            );
+            scope.warning(code::CONFLICT, "spec.trafficPolicy", message);
+        }
+    }
+}
+
+/// Targets of AuthorizationPolicies: a policy for an object that is not there restricts nothing.
+pub(super) fn targets(objects: &Objects, report: &mut Report) {
+    let entries: HashSet<(&str, &str)> = objects.service_entries.iter().map(|entry| entry.origin.identity()).collect();
+    for object in &objects.authorization_policies {
+        for target in object.spec.target_refs.iter().chain(&object.spec.target_ref) {
+            let namespace = target.namespace.as_deref().unwrap_or(&object.origin.object.namespace);
+            let name = target.name.as_deref().unwrap_or_default();
+            if !entries.contains(&(namespace, name)) {
+                let message =
+                    format!("Referenced ServiceEntry not found: \"{namespace}/{name}\"; the policy does not apply");
+                Scope::new(&object.origin, report).warning(code::NOT_FOUND, "spec.targetRefs", message);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Services among themselves, with the listeners, and with our own addresses.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::bootstrap::Bootstrap;
+use crate::config::compile::dial_port;
+use crate::config::finding::{Report, code};
+use crate::config::istio::service_entry::{Protocol, Resolution, ServiceEntry};
+use crate::config::istio::{Object, Objects, Origin, Scope};
+use crate::config::registry::{Registry, ServicePortEntry};
+use crate::route::host::{HostName, HostPattern};
+use crate::snapshot::Settings;
+
+/// Two entries for one host and port: the oldest has it.
+pub(super) fn conflicts(registry: &Registry<'_>, report: &mut Report) {
+    for (_, service) in registry.services.iter() {
+        for later in &service.shadowed {
+            let Some(holder) = service.port(later.number) else { continue };
+            let by = &holder.entry.origin.object;
+            let (what, code) = match holder.protocol == later.protocol {
+                true => ("declared already", code::CONFLICT),
+                false => ("declared already with another protocol", code::PROTOCOLS),
+            };
+            let message = format!(
+                "port {} of {} is {what}, by {}/{} ({}), which holds",
+                later.number, service.host, by.namespace, by.name, by.source
+            );
+            Scope::new(&later.entry.origin, report).warning(code, "spec.ports", message);
+        }
+    }
+}
+
+/// Ports that no listener serves, once per port: destinations of rewritten ports need none, so this is no warning.
+pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
+    if bootstrap.listeners.is_empty() {
+        return;
+    }
+    let mut ports: BTreeMap<u16, &Origin> = BTreeMap::new();
+    for (_, service) in registry.services.iter() {
+        for port in service.ports.iter().filter(|port| !matches!(port.protocol, Protocol::Tcp | Protocol::Udp)) {
+            ports.entry(port.number).or_insert(&port.entry.origin);
+        }
+    }
+    for listener in &bootstrap.listeners {
+        ports.remove(&listener.service_port);
+    }
+    for (port, origin) in ports {
+        let message =
+            format!("no listener has servicePort {port}; clients cannot reach this port of any service entry");
+        Scope::new(origin, report).info(code::UNREACHABLE, "spec.ports", message);
+    }
+}
+
+/// A destination that is the gateway itself would be a loop, or a way to the admin.
+pub(super) fn own_addresses(
+    objects: &Objects,
+    registry: &Registry<'_>,
+    bootstrap: &Bootstrap,
+    settings: &Settings,
+    report: &mut Report,
+) {
+    let judge = |address: SocketAddr| settings.addresses.judge_configured(address).is_err();
+    let hosts: HashMap<&HostName, &[IpAddr]> =
+        bootstrap.dns.hosts.iter().map(|(name, addresses)| (name, addresses.as_slice())).collect();
+    for entry in &objects.service_entries {
+        endpoints(entry, registry, &hosts, &judge, report);
+    }
+    for (name, addresses) in &bootstrap.dns.hosts {
+        let pattern = HostPattern::Exact(name.clone());
+        let declared = registry.services.declared(&pattern).into_iter();
+        for id in declared.chain(registry.services.covering(&pattern)) {
+            for port in registry.services.service(id).ports.iter().filter(|port| dials_hosts(port)) {
+                let mut own = addresses.iter().map(|ip| SocketAddr::new(*ip, port.target())).filter(|own| judge(*own));
+                if let Some(own) = own.next() {
+                    refuse(&port.entry.origin, "spec.hosts", &format!("dns.hosts leads {name} to {own}"), report);
+                }
+            }
+        }
+    }
+}
+
+/// Whether connections of this port go to the service's own name.
+fn dials_hosts(port: &ServicePortEntry<'_>) -> bool {
+    port.resolution() != Resolution::Static && port.entry.spec.endpoints.is_empty()
+}
+
+fn endpoints(
+    entry: &Object<ServiceEntry>,
+    registry: &Registry<'_>,
+    hosts: &HashMap<&HostName, &[IpAddr]>,
+    judge: &impl Fn(SocketAddr) -> bool,
+    report: &mut Report,
+) {
+    if entry.spec.endpoints.is_empty() {
+        return;
+    }
+    let services = entry.spec.hosts.iter().filter_map(|host| registry.services.named(host));
+    let ports: Vec<&ServicePortEntry<'_>> = services
+        .flat_map(|id| &registry.services.service(id).ports)
+        .filter(|port| std::ptr::eq(port.entry, entry))
+        .collect();
+    for (index, endpoint) in entry.spec.endpoints.iter().enumerate() {
+        let text = endpoint.address.as_deref().unwrap_or_default();
+        let addresses = match (text.parse::<IpAddr>(), text.parse::<HostName>()) {
+            (Ok(ip), _) => vec![ip],
+            (Err(_), Ok(name)) => hosts.get(&name).map(|addresses| addresses.to_vec()).unwrap_or_default(),
+            (Err(_), Err(_)) => Vec::new(),
+        };
+        for port in &ports {
+            let mut own = addresses.iter().map(|ip| SocketAddr::new(*ip, dial_port(endpoint, port)));
+            if let Some(own) = own.find(|own| judge(*own)) {
+                let field = format!("spec.endpoints[{index}].address");
+                refuse(&entry.origin, &field, &format!("the endpoint is {own}"), report);
+            }
+        }
+    }
+}
+
+fn refuse(origin: &Origin, field: &str, what: &str, report: &mut Report) {
+    let message = format!("{what}, one of the gateway's own listeners or its admin address");
+    Scope::new(origin, report).error_with(code::OWN_ADDRESS, field, message);
+}
