@@ -60,7 +60,7 @@ pub(super) fn paths(config: &Path, bootstrap: &Bootstrap, objects: &[LoadedObjec
     paths.extend(bootstrap.tls.ca_certificates.clone());
     for object in objects.iter().filter(|object| object.object.kind == "DestinationRule") {
         let (file, _line) = object.object.source.rsplit_once(':').unwrap_or((&object.object.source, ""));
-        named(&object.document, Path::new(file).parent().unwrap_or(Path::new("")), &mut paths);
+        named(&object.document.value(), Path::new(file).parent().unwrap_or(Path::new("")), &mut paths);
     }
     paths.sort();
     paths.dedup();
