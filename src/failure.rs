@@ -106,10 +106,7 @@ impl Failure {
     /// is a direct response and carries no flag (Istio does the same).
     #[must_use]
     pub fn http_flag(&self) -> &'static str {
-        match self {
-            Self::NotListed => "-",
-            other => other.flag(),
-        }
+        if *self == Self::NotListed { "-" } else { self.flag() }
     }
 
     /// The status of the answer to a plain HTTP request; `None`: the connection is closed without one.
@@ -214,19 +211,16 @@ impl Failure {
     /// [`Self::reason`], with the policy that refused: `rbac_access_denied_matched_policy[none]`.
     #[must_use]
     pub fn details(&self) -> Cow<'static, str> {
-        match self {
-            Self::AccessDenied(policy) => Cow::Owned(format!("{}[{policy}]", self.reason())),
-            other => Cow::Borrowed(other.reason()),
+        match self.rule() {
+            "" => Cow::Borrowed(self.reason()),
+            policy => Cow::Owned(format!("{}[{policy}]", self.reason())),
         }
     }
 
     /// The policy that refused, for the `rule` label of `portcullis_denied_total`; empty for other failures.
     #[must_use]
     pub fn rule(&self) -> &str {
-        match self {
-            Self::AccessDenied(policy) => policy,
-            _ => "",
-        }
+        if let Self::AccessDenied(policy) = self { policy } else { "" }
     }
 
     /// Whether this is a refusal by policy, which `portcullis_denied_total` and `/denied` count.

@@ -180,6 +180,15 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the control thread looks whether its workers live.
 pub const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often watched files are looked at; a change takes force after two looks.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Files that are watched.
+pub const WATCH_FILES_MAX: usize = 100_000;
+
+/// Levels of folders that are watched: `credentials/NAME/tls.crt` has two.
+pub const WATCH_DEPTH_MAX: usize = 3;
+
 /// Longest wait for workers to put a new configuration in force. They do so between two events.
 pub const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 

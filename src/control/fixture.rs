@@ -6,28 +6,29 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::config::bootstrap::{AdminBind, Bootstrap, Dns};
+use crate::config::bootstrap::{Bootstrap, Dns};
 use crate::config::{Loaded, LoadedObject, Loader};
 use crate::route::table::{ObjectRef, RouteTable};
 use crate::telemetry::log_writer::LogWriter;
 use crate::telemetry::metrics::Counters;
-use crate::worker::DriverChoice;
 use crate::worker::inbox::{Event, Inbox, Order, channel};
 
 use super::gateway::{self, Gateway};
 use super::reload::Reloads;
 use super::resolver::Resolver;
 use super::shared::{Command, LastReload, Phase, Shared, Status};
+use super::watch::Watcher;
 
 /// A gateway with `workers` workers that are accepting already, and where admin sends its commands.
 pub(super) fn gateway(workers: usize) -> (Gateway, UnboundedSender<Command>) {
     let bootstrap = bootstrap();
     let (resolver, lookups) = Resolver::new(bootstrap.dns.clone());
-    let (sources, events, commands) = gateway::sources(lookups);
+    let (change, changes) = unbounded_channel();
+    let (sources, events, commands) = gateway::sources(lookups, changes);
     let (mut mailboxes, mut threads) = (Vec::new(), Vec::new());
     for index in 0..workers {
         let (mailbox, inbox) = channel().unwrap();
@@ -50,6 +51,7 @@ pub(super) fn gateway(workers: usize) -> (Gateway, UnboundedSender<Command>) {
         running: bootstrap,
         loader: Some(Loader::default()),
         reloads: Reloads::default(),
+        watcher: Watcher::spawn(change).unwrap(),
         threads,
         drained: BTreeSet::new(),
         deadline: None,
@@ -80,16 +82,8 @@ fn obey(index: usize, inbox: &Inbox, events: &UnboundedSender<Event>) {
 
 pub(super) fn bootstrap() -> Bootstrap {
     Bootstrap {
-        workers: 0,
-        driver: DriverChoice::Auto,
-        listeners: Vec::new(),
-        resources: Vec::new(),
-        watch: false,
-        access_log_file: None,
         dns: Dns { servers: vec![SocketAddr::from(([127, 0, 0, 1], 9))], hosts: Vec::new() },
-        tls: crate::config::bootstrap::Tls::default(),
-        admin: AdminBind::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
-        drain_timeout: Duration::from_secs(30),
+        ..Bootstrap::without_file(&[]).0
     }
 }
 

@@ -23,6 +23,7 @@ use super::reload::{self, Applying, Ended, Reloads, Stage};
 use super::resolver::Finished;
 use super::shared::{Command, LastReload, Phase, ReloadResult, Shared};
 use super::signals::{Request, Signals};
+use super::watch::{self, Watcher};
 use super::{process, start, tell};
 
 /// What a step of the loop leads to: the next, or the end of the process.
@@ -42,6 +43,7 @@ pub(super) struct Gateway {
     /// `None` while it is loading.
     pub(super) loader: Option<Loader>,
     pub(super) reloads: Reloads,
+    pub(super) watcher: Watcher,
     pub(super) threads: Vec<std::thread::JoinHandle<()>>,
     /// Workers that have ended as they should.
     pub(super) drained: BTreeSet<usize>,
@@ -60,6 +62,8 @@ pub(super) struct Sources {
     pub(super) commands: UnboundedReceiver<Command>,
     pub(super) loads: UnboundedReceiver<Ended>,
     pub(super) load_ended: UnboundedSender<Ended>,
+    /// Watched files have changed.
+    pub(super) changes: UnboundedReceiver<()>,
 }
 
 /// From the first line of the configuration to the exit code.
@@ -98,6 +102,7 @@ impl Gateway {
                 Some(finished) = self.sources.lookups.recv() => self.on_looked_up(finished),
                 Some(command) = self.sources.commands.recv() => self.on_command(command),
                 Some(ended) = self.sources.loads.recv() => self.on_loaded(ended),
+                Some(()) = self.sources.changes.recv() => self.on_change(),
                 () = sleep_until(deadline) => self.on_deadline(),
                 _ = watchdog.tick() => self.look_after_workers(),
             };
@@ -270,6 +275,11 @@ impl Gateway {
         Step::Continue(())
     }
 
+    fn on_change(&mut self) -> Step {
+        tracing::info!("watched files have changed");
+        self.request_reload(None)
+    }
+
     fn begin_reload(&mut self) {
         self.reloads.begin(Instant::now());
         notify_reloading();
@@ -318,6 +328,7 @@ impl Gateway {
             self.shared.log.reopen(self.access_log_file.clone());
         }
         self.drain_timeout = loaded.bootstrap.drain_timeout;
+        self.watcher.set(watch::paths(&self.config, &loaded.bootstrap, &loaded.objects));
         self.reloads.stage = Stage::Applying(Applying {
             generation,
             since,
@@ -409,11 +420,12 @@ fn notify_reloading() {
 /// The channels of a gateway: what it reads, and where workers and admin write.
 pub(super) fn sources(
     lookups: UnboundedReceiver<Finished>,
+    changes: UnboundedReceiver<()>,
 ) -> (Sources, UnboundedSender<Event>, UnboundedSender<Command>) {
     let (event, events) = unbounded_channel();
     let (command, commands) = unbounded_channel();
     let (load_ended, loads) = unbounded_channel();
-    (Sources { events, lookups, commands, loads, load_ended }, event, command)
+    (Sources { events, lookups, commands, loads, load_ended, changes }, event, command)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! signals ──┐                                       ┌─▶ workers: Apply, Resolved, Report, Drain
 //! admin ────┼─▶ gateway (one loop, one state) ──────┤
 //! workers ──┤      │            │                   └─▶ log writer: open, finish
-//! look-ups ─┘      └─ reload    └─ resolver
+//! look-ups ─┤      └─ reload    └─ resolver
+//! watcher ──┘
 //! ```
 
 pub(crate) mod admin;
@@ -16,6 +17,7 @@ mod shared;
 mod signals;
 mod start;
 pub mod version;
+mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;

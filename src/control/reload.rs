@@ -147,26 +147,18 @@ pub(super) fn snapshot(generation: u64, loaded: &Loaded, running: &Bootstrap) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::bootstrap::Dns;
-    use crate::route::table::RouteTable;
-    use crate::worker::{DriverChoice, ListenerSpec};
+    use crate::control::fixture;
+    use crate::worker::ListenerSpec;
 
     fn bootstrap() -> Bootstrap {
         Bootstrap {
-            workers: 0,
-            driver: DriverChoice::Auto,
             listeners: vec![ListenerSpec {
                 name: "tls".into(),
                 bind: "127.0.0.1:8443".parse().unwrap(),
                 service_port: 443,
             }],
-            resources: Vec::new(),
-            watch: false,
-            access_log_file: None,
-            dns: Dns::default(),
-            tls: crate::config::bootstrap::Tls::default(),
             admin: AdminBind::Tcp("127.0.0.1:15000".parse().unwrap()),
-            drain_timeout: std::time::Duration::from_secs(30),
+            ..fixture::bootstrap()
         }
     }
 
@@ -219,13 +211,7 @@ mod tests {
 
     #[test]
     fn listeners_that_run_stay_our_own_addresses() {
-        let loaded = Loaded {
-            bootstrap: Bootstrap { listeners: Vec::new(), ..bootstrap() },
-            routes: RouteTable { ports: Vec::new(), tables: Arc::default() },
-            settings: Arc::default(),
-            objects: Vec::new(),
-            findings: Vec::new(),
-        };
+        let loaded = fixture::loaded();
         let own = snapshot(2, &loaded, &bootstrap()).settings.addresses.own.clone();
         assert_eq!(own, ["127.0.0.1:8443".parse().unwrap(), "127.0.0.1:15000".parse().unwrap()]);
     }

@@ -19,6 +19,7 @@ use super::gateway::{self, Gateway};
 use super::reload::{self, Reloads};
 use super::resolver::Resolver;
 use super::shared::{LastReload, Phase, Shared, Status};
+use super::watch::{self, Watcher};
 use super::{admin, process, tell};
 
 /// Loads the configuration, and starts admin and workers. That they accept is an event of the gateway's loop.
@@ -33,7 +34,10 @@ pub(super) async fn start(config: &Path) -> Result<Gateway, String> {
     let access_log_file = running.access_log_file.clone();
     let log = LogWriter::spawn(access_log_file.clone()).map_err(|error| format!("cannot start: {error}"))?;
     let (resolver, lookups) = Resolver::new(running.dns.clone());
-    let (sources, events, commands) = gateway::sources(lookups);
+    let (change, changes) = unbounded_channel();
+    let watcher = Watcher::spawn(change).map_err(|error| format!("cannot start: {error}"))?;
+    watcher.set(watch::paths(config, &running, &loaded.objects));
+    let (sources, events, commands) = gateway::sources(lookups, changes);
     let listener = admin::Listener::bind(&running.admin).await?;
     let workers = workers(&loaded, &events, &log).map_err(|error| format!("cannot start the workers: {error}"))?;
     drop(events); // Only workers hold it, so its end is theirs.
@@ -55,6 +59,7 @@ pub(super) async fn start(config: &Path) -> Result<Gateway, String> {
         running,
         loader: Some(loader),
         reloads: Reloads::default(),
+        watcher,
         threads,
         drained: BTreeSet::new(),
         deadline: Some(started + START_TIMEOUT),

@@ -17,6 +17,8 @@ pub struct Connection {
     /// Our end.
     pub local: SocketAddr,
     tls: Option<TlsSession>,
+    /// Whether close_notify has been received; it may come in the same read as data, and rustls tells of it once.
+    ended: bool,
     /// Bytes for the wire that the socket has not taken yet.
     pending: Vec<u8>,
 }
@@ -52,7 +54,7 @@ impl Connection {
     /// When the socket has been reset already.
     pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Self> {
         let local = socket.local_address()?;
-        Ok(Self { socket, address, local, tls, pending: Vec::new() })
+        Ok(Self { socket, address, local, tls, ended: false, pending: Vec::new() })
     }
 
     /// Sends `plain`, as far as the socket takes it; the rest is kept, and [`Self::is_blocked`] says so. To be called
@@ -119,13 +121,13 @@ impl Connection {
             Ok(Received::Pending | Received::End) | Err(_) => 0,
         };
         let before = plain.len();
-        let opened = tls.open(&mut input[..kept + count], plain, &mut self.pending)?;
+        self.ended |= tls.open(&mut input[..kept + count], plain, &mut self.pending)?;
         if self.is_blocked() {
             self.flush()?;
         }
         match received? {
             _ if plain.len() > before => Ok(Intake::Data),
-            _ if opened.ended => Ok(Intake::End),
+            _ if self.ended => Ok(Intake::End),
             Received::End => Ok(Intake::Truncated),
             Received::Bytes(_) | Received::Pending => Ok(Intake::Pending),
         }

@@ -14,12 +14,15 @@ const RING_ENTRIES: u32 = 4096;
 /// What [`with`] runs on; the name is the label of `portcullis_io_driver_info`.
 pub(super) const EPOLL: &str = "epoll";
 
+/// A name for the log and the metrics, and what it sets.
+type FlagSet = (&'static str, fn(&mut io_uring::Builder));
+
 /// Set-up flags of a ring, best first.
 ///
 /// A default ring interrupts the worker for every completion, which nearly doubles the CPU time of a small message
 /// (design figures in perf/RESULTS.md); `DEFER_TASKRUN` (Linux 6.1) runs completions when the worker asks for them,
 /// `COOP_TASKRUN` (Linux 5.19) at its next system call.
-const FLAG_SETS: [(&str, fn(&mut io_uring::Builder)); 3] = [
+const FLAG_SETS: [FlagSet; 3] = [
     ("io_uring (DEFER_TASKRUN)", |ring| {
         ring.setup_single_issuer().setup_defer_taskrun();
     }),

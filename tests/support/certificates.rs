@@ -1,6 +1,7 @@
 //! Certificate authorities and certificates, good ones and bad ones, made for one test each.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -29,7 +30,10 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a P-256 key needs no parameters");
         let mut parameters = CertificateParams::new(Vec::new()).expect("no names, no bad names");
-        parameters.distinguished_name.push(DnType::CommonName, "portcullis test authority");
+        // Distinct, so that one authority is never taken for another that made a bad signature.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("portcullis test authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
+        parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = parameters.self_signed(&key).expect("the parameters are complete");

@@ -398,7 +398,19 @@ fn upload(reader: &mut BodyReader, length: BodyLength, bytes: &[u8], output: &mu
     Ok(taken)
 }
 
-fn body_limits(limits: &Limits) -> BodyLimits {
+/// Bytes at the front of `bytes` that belong to a body which nobody wants. A body that breaks its framing never ends.
+pub(super) fn discard(reader: &mut BodyReader, bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    while !reader.is_done() {
+        match reader.step(&bytes[taken..]) {
+            Ok(step) if step.consumed > 0 => taken += step.consumed,
+            Ok(_) | Err(_) => break,
+        }
+    }
+    taken
+}
+
+pub(super) fn body_limits(limits: &Limits) -> BodyLimits {
     BodyLimits { trailer_bytes: limits.trailer_bytes, chunk_extension_bytes: limits.chunk_extension_bytes }
 }
 

@@ -221,10 +221,10 @@ fn classify(failure: Failure, reused: bool, turn: &Turn<'_>) -> AttemptError {
         turn.head.method.of(turn.inbound.bytes()),
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
     );
-    let cause = match failure {
-        Failure::UpstreamClosed if reused && idempotent => Cause::Stale,
-        Failure::UpstreamClosed if idempotent => Cause::Reset,
-        _ => Cause::Final,
+    let cause = match (failure == Failure::UpstreamClosed && idempotent, reused) {
+        (true, true) => Cause::Stale,
+        (true, false) => Cause::Reset,
+        (false, _) => Cause::Final,
     };
     AttemptError { failure, cause }
 }

@@ -3,11 +3,14 @@
 use std::rc::Rc;
 
 use crate::failure::Failure;
+use crate::limits::DRAINED_BODY_BYTES_MAX;
+use crate::net::{Received, within};
 use crate::route::http::DirectResponse;
 use crate::snapshot::Snapshot;
-use crate::wire::http1::{BodyLength, RequestHead, write_local_response};
+use crate::wire::http1::{BodyLength, BodyReader, RequestHead, write_local_response};
 
 use super::decide::{Verdict, decide};
+use super::exchange;
 use super::facts::Facts;
 use super::forward::{self, Plan};
 use super::head::Inbound;
@@ -95,20 +98,44 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Sends an answer of our own. The connection stays only if no body is left unread.
+    /// Sends an answer of our own. The connection stays only if the request's body can be read to its end.
     async fn respond(&mut self, status: u16, body: &str) -> After {
-        let body_read = self.head.body == BodyLength::None;
-        let keep = self.head.keep_alive && body_read && status != 400 && !self.context.draining.get();
+        let limits = &self.snapshot.settings.limits;
+        let mut unread = BodyReader::new(self.head.body, exchange::body_limits(limits));
+        let taken = exchange::discard(&mut unread, self.inbound.untaken());
+        self.inbound.take(taken);
+        let is_small = matches!(self.head.body, BodyLength::Fixed(length) if length <= DRAINED_BODY_BYTES_MAX);
+        let body_ends = unread.is_done() || (is_small && !self.head.expects_continue);
+        let keep = self.head.keep_alive && body_ends && status != 400 && !self.context.draining.get();
         let to_head = self.head.method.of(self.inbound.bytes()) == b"HEAD";
         let mut answer = Vec::new();
         write_local_response(status, body, keep, to_head, &mut answer);
         self.story.status = status;
         self.story.bytes_sent = if to_head { 0 } else { body.len() as u64 };
         match self.client.socket.send_all(&answer).await {
-            Ok(()) if keep => After::Keep,
+            Ok(()) if keep && self.drain(&mut unread).await => After::Keep,
             Ok(()) => After::Close,
             Err(_) => After::Reset,
         }
+    }
+
+    /// Reads and throws away the rest of a body. False: it did not come to its end.
+    async fn drain(&mut self, unread: &mut BodyReader) -> bool {
+        let patience = self.snapshot.settings.limits.body_idle_timeout;
+        while !unread.is_done() {
+            if !matches!(within(patience, self.client.socket.readable()).await, Some(Ok(()))) {
+                return false;
+            }
+            let mut input = self.context.scratch.input.borrow_mut();
+            let count = match self.client.socket.receive(&mut input) {
+                Ok(Received::Bytes(count)) => count,
+                Ok(Received::Pending) => continue,
+                Ok(Received::End) | Err(_) => return false,
+            };
+            let taken = exchange::discard(unread, &input[..count]);
+            self.inbound.streamed(&input[taken..count]);
+        }
+        true
     }
 }
 
@@ -130,16 +157,16 @@ pub(super) fn refuse_malformed(context: &Rc<Context>, client: &Client, bytes: &[
 
 /// The body of an answer of our own: what was refused, why, and whom to ask.
 fn explain(failure: &Failure, host: Option<String>, port: u16) -> String {
-    match failure {
+    if let Failure::AccessDenied(_) = failure {
         // Istio's own words, which clients and tests look for.
-        Failure::AccessDenied(_) => "RBAC: access denied".to_owned(),
-        Failure::NotListed => {
-            let host = host.unwrap_or_else(|| "this address".to_owned());
-            format!("{host}:{port} is blocked: no ServiceEntry names this host and port (host_not_listed)\n")
+        return "RBAC: access denied".to_owned();
+    }
+    let reason = failure.reason();
+    match (host, failure == &Failure::NotListed) {
+        (Some(host), true) => {
+            format!("{host}:{port} is blocked: no ServiceEntry names this host and port ({reason})\n")
         }
-        other => match host {
-            Some(host) => format!("{host}:{port}: {}\n", other.reason()),
-            None => format!("{}\n", other.reason()),
-        },
+        (Some(host), false) => format!("{host}:{port}: {reason}\n"),
+        (None, _) => format!("{reason}\n"),
     }
 }

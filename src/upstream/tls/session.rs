@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::HandshakeKind;
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
 
 use crate::net::{Received, Socket};
 
@@ -53,13 +55,6 @@ pub enum TlsError {
     Exhausted,
 }
 
-/// What [`TlsSession::open`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// Whether the peer said that it has finished sending (close_notify).
-    pub ended: bool,
-}
-
 /// What a step of the connection asks for.
 enum Step {
     Again,
@@ -91,7 +86,7 @@ pub async fn handshake(
             Ok(Step::Ready) => return Ok(TlsSession { connection, partial: incoming }),
             Ok(Step::Ended) => return Err(HandshakeError::Closed),
             Err(error) => {
-                send_alert(&mut connection, socket);
+                send_alert(&mut connection, &mut incoming, socket);
                 return Err(error.into());
             }
         }
@@ -113,9 +108,11 @@ async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<(), Han
 }
 
 /// After an error rustls still has the alert for the peer; sending it is a courtesy and may fail.
-fn send_alert(connection: &mut UnbufferedClientConnection, socket: &Socket) {
+///
+/// `incoming` is the buffer that the error was found in: rustls remembers positions in it.
+fn send_alert(connection: &mut UnbufferedClientConnection, incoming: &mut Vec<u8>, socket: &Socket) {
     let mut outgoing = Vec::new();
-    while let Ok(Step::Again) = step(connection, &mut Vec::new(), &mut outgoing, None) {}
+    while let Ok(Step::Again) = step(connection, incoming, &mut outgoing, None) {}
     let _ = socket.send(&outgoing);
 }
 
@@ -144,12 +141,7 @@ fn advance(
         Err(error) => return (discard, Err(error)),
     };
     let step = match state {
-        ConnectionState::EncodeTlsData(mut data) => append(outgoing, |space| match data.encode(space) {
-            Ok(written) => Ok(written),
-            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => Err(Some(required_size)),
-            Err(EncodeError::AlreadyEncoded) => Err(None),
-        })
-        .map(|()| Step::Again),
+        ConnectionState::EncodeTlsData(data) => encode(data, outgoing).map(|()| Step::Again),
         ConnectionState::TransmitTlsData(data) => {
             data.done();
             Ok(Step::Transmit)
@@ -178,23 +170,22 @@ fn advance(
     (discard, step)
 }
 
-/// Lets `write` append to `buffer`; it says how much it wrote, or how much room it needs (`None`: it cannot).
-fn append(
-    buffer: &mut Vec<u8>,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
-) -> Result<(), rustls::Error> {
-    let length = buffer.len();
+/// Appends what rustls wants sent.
+fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+    let length = outgoing.len();
     let mut room = RECORD_OVERHEAD;
     loop {
-        buffer.resize(length + room, 0);
-        match write(&mut buffer[length..]) {
+        outgoing.resize(length + room, 0);
+        match data.encode(&mut outgoing[length..]) {
             Ok(written) => {
-                buffer.truncate(length + written);
+                outgoing.truncate(length + written);
                 return Ok(());
             }
-            Err(Some(required)) if required > room => room = required,
-            Err(_) => {
-                buffer.truncate(length);
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) if required_size > room => {
+                room = required_size;
+            }
+            Err(EncodeError::InsufficientSize(_) | EncodeError::AlreadyEncoded) => {
+                outgoing.truncate(length);
                 return Err(rustls::Error::EncryptError);
             }
         }
@@ -223,11 +214,12 @@ impl TlsSession {
     }
 
     /// Opens the records in `input`, appending their plain text to `plain` and whatever rustls wants sent (key
-    /// updates, alerts) to `outgoing`. The beginning of an incomplete record is kept.
+    /// updates, alerts) to `outgoing`. The beginning of an incomplete record is kept. Returns whether the peer has just
+    /// said that it has finished sending (close_notify).
     ///
     /// # Errors
     /// [`TlsError::Tls`]; plain text that was opened before the fault is in `plain`.
-    pub fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<Opened, TlsError> {
+    pub fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<bool, TlsError> {
         let mut from = 0;
         let mut ended = false;
         loop {
@@ -242,7 +234,7 @@ impl TlsSession {
         }
         // A partial record is short-lived; an idle connection must not keep its buffer.
         self.partial = input[from..].to_vec();
-        Ok(Opened { ended })
+        Ok(ended)
     }
 
     /// Appends `plain` to `outgoing` as records.
@@ -259,41 +251,55 @@ impl TlsSession {
 
     fn seal_record(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsError> {
         loop {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
-            match state? {
-                ConnectionState::WriteTraffic(mut traffic) => {
-                    let length = outgoing.len();
-                    outgoing.resize(length + piece.len() + RECORD_OVERHEAD, 0);
-                    return match traffic.encrypt(piece, &mut outgoing[length..]) {
-                        Ok(written) => {
-                            outgoing.truncate(length + written);
-                            Ok(())
-                        }
-                        Err(EncryptError::InsufficientSize(_) | EncryptError::EncryptExhausted) => {
-                            outgoing.truncate(length);
-                            Err(TlsError::Exhausted)
-                        }
-                    };
-                }
-                ConnectionState::EncodeTlsData(mut data) => append(outgoing, |space| match data.encode(space) {
-                    Ok(written) => Ok(written),
-                    Err(EncodeError::InsufficientSize(error)) => Err(Some(error.required_size)),
-                    Err(EncodeError::AlreadyEncoded) => Err(None),
-                })?,
-                ConnectionState::TransmitTlsData(data) => data.done(),
-                ConnectionState::PeerClosed => {}
-                ConnectionState::ReadTraffic(_)
-                | ConnectionState::ReadEarlyData(_)
-                | ConnectionState::BlockedHandshake
-                | ConnectionState::Closed
-                | _ => return Err(TlsError::Exhausted),
+            let (discard, sealed) = self.try_seal(piece, outgoing);
+            self.partial.drain(..discard);
+            if sealed? {
+                return Ok(());
             }
         }
     }
 
+    /// One step towards a sealed record; false: something else had to be sent first. Says how many bytes of
+    /// `self.partial` are done with, which is what rustls must always be shown: it remembers positions in it.
+    fn try_seal(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> (usize, Result<bool, TlsError>) {
+        let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.partial);
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => return (discard, Err(error.into())),
+        };
+        let sealed = match state {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                let length = outgoing.len();
+                outgoing.resize(length + piece.len() + RECORD_OVERHEAD, 0);
+                match traffic.encrypt(piece, &mut outgoing[length..]) {
+                    Ok(written) => {
+                        outgoing.truncate(length + written);
+                        Ok(true)
+                    }
+                    Err(EncryptError::InsufficientSize(_) | EncryptError::EncryptExhausted) => {
+                        outgoing.truncate(length);
+                        Err(TlsError::Exhausted)
+                    }
+                }
+            }
+            ConnectionState::EncodeTlsData(data) => encode(data, outgoing).map(|()| false).map_err(TlsError::from),
+            ConnectionState::TransmitTlsData(data) => {
+                data.done();
+                Ok(false)
+            }
+            ConnectionState::PeerClosed => Ok(false),
+            ConnectionState::ReadTraffic(_)
+            | ConnectionState::ReadEarlyData(_)
+            | ConnectionState::BlockedHandshake
+            | ConnectionState::Closed
+            | _ => Err(TlsError::Exhausted),
+        };
+        (discard, sealed)
+    }
+
     /// Appends the close_notify alert to `outgoing` (RFC 8446 section 6.1).
     pub fn seal_end(&mut self, outgoing: &mut Vec<u8>) {
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.partial);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
             let length = outgoing.len();
             outgoing.resize(length + RECORD_OVERHEAD, 0);
