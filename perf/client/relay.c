@@ -2,8 +2,9 @@
  *
  *   relay CHUNK_BYTES LISTEN_PORT:TARGET_PORT...
  *
- * Both directions share one scratch of CHUNK_BYTES; what a send leaves over is kept with the direction, which
- * stops reading until it is gone. An end of stream is passed on as a half-close. */
+ * All directions share one scratch of CHUNK_BYTES. When a send leaves something over, the direction keeps the scratch
+ * as it is and stops reading until that is gone; another scratch takes its place, so nothing is copied twice. An end
+ * of stream is passed on as a half-close. */
 #include "sockets.h"
 
 enum { EVENTS_MAX = 256 };
@@ -28,9 +29,33 @@ struct session {
     int dead;
 };
 
+/* A scratch at rest: its first bytes link to the next one. */
+struct spare {
+    struct spare *next;
+};
+
 static char *scratch;
+static struct spare *spares;
 static size_t scratch_bytes;
 static struct session *dead;
+
+static char *scratch_new(void)
+{
+    char *taken = (char *)spares;
+    if (taken)
+        spares = spares->next;
+    else if (!(taken = malloc(scratch_bytes)))
+        fail("malloc");
+    return taken;
+}
+
+static void scratch_return(char *bytes)
+{
+    if (!bytes)
+        return;
+    ((struct spare *)bytes)->next = spares;
+    spares = (struct spare *)bytes;
+}
 
 /* The session is freed after the batch: later events of the batch may still point to it. */
 static void end(struct session *session)
@@ -49,8 +74,8 @@ static void bury(void)
     while (dead) {
         struct session *session = dead;
         dead = session->next_dead;
-        free(session->client.left);
-        free(session->server.left);
+        scratch_return(session->client.left);
+        scratch_return(session->server.left);
         free(session);
     }
 }
@@ -64,14 +89,13 @@ static void adjust(int loop, struct side *side)
     watch(loop, EPOLL_CTL_MOD, side->socket, wanted, side);
 }
 
-static void keep(struct side *side, const char *bytes, size_t count)
+/* Leaves the scratch, from `offset`, with the direction. */
+static void keep(struct side *side, size_t offset, size_t count)
 {
-    side->left = malloc(count);
-    if (!side->left)
-        fail("malloc");
-    memcpy(side->left, bytes, count);
+    side->left = scratch;
+    side->left_offset = offset;
     side->left_bytes = count;
-    side->left_offset = 0;
+    scratch = scratch_new();
 }
 
 static void finish(struct side *side)
@@ -96,7 +120,7 @@ static void pump(struct side *side)
         if (sent < 0 && errno != EAGAIN)
             end(side->session);
         else if (sent < count)
-            keep(side, scratch + (sent < 0 ? 0 : sent), (size_t)(count - (sent < 0 ? 0 : sent)));
+            keep(side, (size_t)(sent < 0 ? 0 : sent), (size_t)(count - (sent < 0 ? 0 : sent)));
     }
 }
 
@@ -112,7 +136,7 @@ static void flush(struct side *source)
     source->left_offset += (size_t)sent;
     source->left_bytes -= (size_t)sent;
     if (source->left_bytes == 0) {
-        free(source->left);
+        scratch_return(source->left);
         source->left = NULL;
     }
 }
@@ -159,7 +183,7 @@ int main(int count, char **arguments)
         return 2;
     }
     scratch_bytes = (size_t)atol(arguments[1]);
-    scratch = malloc(scratch_bytes);
+    scratch = scratch_new();
     for (int index = 2; index < count; index++) {
         struct side *listener = calloc(1, sizeof *listener);
         int port;

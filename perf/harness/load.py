@@ -13,6 +13,9 @@ from .site import PERF, tls_host
 GRACE_SECONDS = 20
 """How much longer than asked a client may take before it is ended and the run fails."""
 
+OPENING_MAX = 64
+"""How many connections `hold` has in the making at a time (client/load.c)."""
+
 
 def wrk(site, port, host, page, connections, seconds, tls=False, post_bytes=0, close=False):
     """Runs wrk against a proxy's port; the URL's host goes into Host and, with TLS, into the SNI."""

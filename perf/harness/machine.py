@@ -93,6 +93,9 @@ class Children:
         return self
 
     def __exit__(self, *_):
+        # A second signal must not cut this short.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         for process in reversed(self._running):
             process.stop()
 

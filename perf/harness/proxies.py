@@ -124,9 +124,7 @@ class Envoy(Proxy):
 
     def hosts_files(self, extra_hosts):
         values = self.values(self.settings)
-        # Clusters first: a listener that names a cluster still missing would answer with a reset.
-        return {"clusters.json": envoy.clusters(values, extra_hosts),
-                "listeners.json": envoy.listeners(values, extra_hosts)}
+        return {"clusters.json": envoy.clusters(values), "listeners.json": envoy.listeners(values, extra_hosts)}
 
     def command(self):
         return [self.binary, "-c", self.path("envoy.yaml"), "--concurrency", "1", "--disable-hot-restart",

@@ -45,10 +45,10 @@ def medians(rounds):
 
 
 def spread(rounds, figure):
-    """Largest less smallest, as a share of the median."""
+    """Largest less smallest, as a share of the median; a dash for a single round."""
     values = [figures[figure] for figures in rounds if figure in figures]
     middle = statistics.median(values) if values else 0
-    return (max(values) - min(values)) / middle if middle else 0.0
+    return f"{(max(values) - min(values)) / middle:.0%}" if middle and len(values) > 1 else "–"
 
 
 def ratio(results, figure):
@@ -72,7 +72,7 @@ def workload_table(workload, results, failures):
     lines += [_row(titles), _row(["---"] * len(titles))]
     for name, row in middles.items():
         cells = [form.format(row[figure]) if figure in row else "–" for figure, _, form in columns]
-        lines.append(_row([name, *cells, f"{spread(results[name], workload.main):.0%}"]))
+        lines.append(_row([name, *cells, spread(results[name], workload.main)]))
     found = ratio(results, workload.main)
     if found:
         lines += ["", f"Best peer / portcullis, {heading}: **{found[1]:.2f}** ({found[0]})."]
@@ -88,11 +88,19 @@ def summary_table(workloads, results):
     forms = {figure: (title, form) for figure, title, form in COLUMNS}
     for workload in workloads:
         title, form = forms[workload.main]
-        middles = {name: medians(results[workload.name].get(name) or [{}]).get(workload.main) for name in names}
-        cells = [form.format(middles[name]) if middles[name] is not None else "–" for name in names]
+        rows = [medians(results[workload.name].get(name) or [{}]) for name in names]
+        cells = [_main_cell(row, workload.main, form) for row in rows]
         found = ratio(results[workload.name], workload.main)
         lines.append(_row([workload.name, title, *cells, f"{found[1]:.2f}" if found else "–"]))
     return "\n".join(lines) + "\n"
+
+
+def _main_cell(row, figure, form):
+    """The main figure; errors beside it, since a fast refusal is no speed."""
+    if figure not in row:
+        return "–"
+    errors = f" ({row['errors']:,} errors)" if row.get("errors") else ""
+    return form.format(row[figure]) + errors
 
 
 def circumstances(command_line, binaries):

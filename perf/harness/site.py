@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 
@@ -27,12 +28,13 @@ class Site:
     def __init__(self, directory, port_base):
         self.directory = directory
         self.port_base = port_base
+        _check_free(range(port_base, port_base + 100))
         self.backend_ports = {service: port_base + index for index, service in enumerate(SERVICES)}
-        os.makedirs(os.path.join(directory, "pages"))
-        with open(os.path.join(directory, "pages", "64k"), "wb") as page:
-            page.write(os.urandom(64 * 1024))
-        self._make_certificates()
-        self._compile()
+        try:
+            self._make()
+        except BaseException:
+            self.remove()
+            raise
 
     def proxy_ports(self, index, count=10):
         """The ports of the proxy with this index; the back ends have the first ten."""
@@ -57,6 +59,13 @@ class Site:
             file.write(f"GET /tiny HTTP/1.1\r\nHost: {HTTP_HOST}\r\n\r\n")
         return path
 
+    def _make(self):
+        os.makedirs(self.path("backend", "pages"))
+        with open(self.path("backend", "pages", "64k"), "wb") as page:
+            page.write(os.urandom(64 * 1024))
+        self._make_certificates()
+        self._compile()
+
     def _make_certificates(self):
         names = ",".join(f"DNS:{name}" for name in (HTTP_HOST, *map(tls_host, SERVICES)))
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -78,6 +87,17 @@ class Site:
 
     def remove(self):
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _check_free(ports):
+    """Another run, or anything else on these ports, would answer in our place."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise SystemExit(f"perf/run: port {port} is taken ({error.strerror}); choose another --port-base") from error
 
 
 def client_hello(host):

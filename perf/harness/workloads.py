@@ -76,17 +76,21 @@ def raw(mode, service, connections):
 
 
 def idle_tunnels(stage, proxy):
+    proxy.start({"FILES": IDLE_FILES})
+    proxy.await_ready()
     return _idle(stage, proxy, proxy.tls_port("hold"), stage.site.hello_file(tls_host("hold")))
 
 
 def idle_http(stage, proxy):
+    proxy.start({"FILES": IDLE_FILES})
+    proxy.await_ready()
+    # Opens the upstream connections that the idle clients will share: their memory is not the clients'.
+    load.wrk(stage.site, proxy.http_port, HTTP_HOST, "/tiny", load.OPENING_MAX, 1)
     return _idle(stage, proxy, proxy.http_port, stage.site.request_file())
 
 
 def _idle(stage, proxy, port, first_message):
     """Memory of the proxy with connections open and silent, less what it needs without any."""
-    proxy.start({"FILES": IDLE_FILES})
-    proxy.await_ready()
     time.sleep(1)
     empty_bytes = proxy.process.memory_bytes()
     holder, answer = load.hold(stage.site, proxy.children, port, first_message, IDLE_CONNECTIONS)
