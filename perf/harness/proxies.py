@@ -144,6 +144,9 @@ class Portcullis(Proxy):
 
     def hosts_files(self, extra_hosts):
         template = self._entry("@NAME@", "@HOST@", "reply")
+        if extra_hosts and self.settings.get("ONE_ENTRY"):
+            every = "\n  - ".join(extra_hosts)
+            return {"resources/hosts.yaml": template.replace("@NAME@", "hosts").replace("@HOST@", every)}
         return {"resources/hosts.yaml": "".join(
             template.replace("@NAME@", host.replace(".", "-")).replace("@HOST@", host) for host in extra_hosts)}
 

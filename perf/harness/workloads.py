@@ -4,6 +4,7 @@ A workload measures one proxy once and returns a flat table of figures; `run` re
 named by `main` is the one that the ratio to portcullis is made of: lower is better.
 """
 
+import resource
 import threading
 import time
 from dataclasses import dataclass, field
@@ -76,17 +77,24 @@ def raw(mode, service, connections):
 
 
 def idle_tunnels(stage, proxy):
-    proxy.start({"FILES": IDLE_FILES})
-    proxy.await_ready()
+    _start_for_many(proxy)
     return _idle(stage, proxy, proxy.tls_port("hold"), stage.site.hello_file(tls_host("hold")))
 
 
 def idle_http(stage, proxy):
-    proxy.start({"FILES": IDLE_FILES})
-    proxy.await_ready()
+    _start_for_many(proxy)
     # Opens the upstream connections that the idle clients will share: their memory is not the clients'.
     load.wrk(stage.site, proxy.http_port, HTTP_HOST, "/tiny", load.OPENING_MAX, 1)
     return _idle(stage, proxy, proxy.http_port, stage.site.request_file())
+
+
+def _start_for_many(proxy):
+    """Starts the proxy with descriptors for every idle connection and its upstream."""
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files_max < IDLE_FILES + 500:
+        raise RuntimeError(f"needs {IDLE_FILES + 500} descriptors, ulimit -Hn says {files_max}")
+    proxy.start({"FILES": IDLE_FILES})
+    proxy.await_ready()
 
 
 def _idle(stage, proxy, port, first_message):
@@ -139,11 +147,11 @@ def reload_storm(stage, proxy):
     return figures | {"reloads": reloads}
 
 
-def hosts(count):
+def hosts(count, settings=None):
     """Start and reload with `count` allowed hosts: until a new connection to the last one passes."""
     def measure(stage, proxy):
         names = [f"host-{index}.perf.test" for index in range(count)]
-        proxy.start(extra_hosts=names)
+        proxy.start(settings, extra_hosts=names)
         start_seconds = proxy.await_ready(host=names[-1])
         time.sleep(0.3)
         ready_bytes, ready_cpu = proxy.process.memory_bytes(), proxy.process.cpu_seconds()
@@ -163,6 +171,9 @@ def hosts(count):
 
 BULK = {"CHUNK_BYTES": 262144}
 """For bulk the peers get the buffers that serve them best there."""
+
+ONE_ENTRY = {"ONE_ENTRY": True}
+"""Extra hosts as one ServiceEntry with a list, not one object per host; the peers have a list anyway."""
 
 
 def _all():
@@ -192,6 +203,8 @@ def _all():
     for count, label in ((100, "100"), (1000, "1k"), (10000, "10k"), (100000, "100k")):
         yield Workload(f"hosts-{label}", f"{count:,} hosts", hosts(count), "reload_ms", own_process=True,
                        skips=("floor",))
+    yield Workload("hosts-list-100k", "100,000 hosts, for portcullis in one ServiceEntry", hosts(100000, ONE_ENTRY),
+                   "reload_ms", own_process=True, skips=("floor",))
 
 
 WORKLOADS = {workload.name: workload for workload in _all()}
