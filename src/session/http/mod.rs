@@ -35,14 +35,15 @@ enum After {
 pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>) {
     let mut inbound = Inbound::new(bytes);
     let after = loop {
-        // The turn is boxed: while the connection waits for a request it must cost no more than the wait.
         let head = match head::read(&mut inbound, client, context).await {
             Ok(Some(head)) => head,
             // Nothing was under way: the client is done, was silent for too long, or we are draining.
             Ok(None) => break After::Close,
             Err(failure) => break refuse(context, client, &inbound, &failure),
         };
-        let turn = Turn::new(context, client, &mut inbound, head);
+        let snapshot = context.snapshot();
+        // Boxed: while the connection waits for a request it must cost no more than the wait.
+        let turn = Turn::new(context, client, &snapshot, &mut inbound, head);
         let after = Box::pin(turn.take()).await;
         if after != After::Keep || context.draining.get() {
             break if after == After::Keep { After::Close } else { after };
