@@ -144,11 +144,11 @@ class Portcullis(Proxy):
 
     def hosts_files(self, extra_hosts):
         template = self._entry("@NAME@", "@HOST@", "reply")
-        if extra_hosts and self.settings.get("ONE_ENTRY"):
-            every = "\n  - ".join(extra_hosts)
-            return {"resources/hosts.yaml": template.replace("@NAME@", "hosts").replace("@HOST@", every)}
+        size = self.settings.get("HOSTS_PER_ENTRY", 1)
+        groups = (extra_hosts[begin:begin + size] for begin in range(0, len(extra_hosts), size))
         return {"resources/hosts.yaml": "".join(
-            template.replace("@NAME@", host.replace(".", "-")).replace("@HOST@", host) for host in extra_hosts)}
+            template.replace("@NAME@", group[0].replace(".", "-")).replace("@HOST@", "\n  - ".join(group))
+            for group in groups)}
 
     def _entry(self, name, host, service):
         port = self.site.backend_ports[service]

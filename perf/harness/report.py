@@ -30,6 +30,7 @@ COLUMNS = [
     ("rss_mb", "RSS MB", "{:.1f}"),
     ("reloaded_mb", "reloaded MB", "{:.1f}"),
     ("reloads", "reloads", "{:.0f}"),
+    ("upstream_opened", "upstream opened", "{:,.0f}"),
     ("errors", "errors", "{:,.0f}"),
     ("foreign_share", "others' CPU", "{:.0%}"),
 ]
