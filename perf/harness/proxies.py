@@ -75,16 +75,15 @@ class Proxy:
         self.process.signal(self.reload_signal)
 
     def await_ready(self, host=tls_host("reply"), service="reply"):
-        """Waits until a new connection for `host` passes; returns the seconds it took."""
-        begun = time.monotonic()
+        """Waits until a new connection for `host` passes."""
         hello = client_hello(host)
+        begun = time.monotonic()
         while not passes(self.tls_port(service), hello):
             if not self.process.alive():
                 raise RuntimeError(f"{self.name} ended: {self.process.log_tail()}")
             if time.monotonic() - begun > READY_SECONDS_MAX:
                 raise RuntimeError(f"{self.name} does not pass {host}: {self.process.log_tail()}")
             time.sleep(0.001)
-        return time.monotonic() - begun
 
 
 class Nginx(Proxy):
