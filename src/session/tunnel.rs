@@ -42,7 +42,7 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, hello: ClientH
     story.server_name = hello.server_name;
     let result = run(context, client, bytes, &mut story).await;
     if let Err(failure) = &result {
-        answer(context, client, failure, &story).await;
+        Box::pin(answer(context, client, failure, &story)).await;
     }
     story.tell(context, client, result.err());
 }
@@ -56,7 +56,8 @@ pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Fai
 
 async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Story) -> Result<(), Failure> {
     let snapshot = context.snapshot();
-    let upstream = connect(context, &snapshot, client, story).await?;
+    // Boxed: what it takes to connect must not weigh on the hours that the relay may last.
+    let upstream = Box::pin(connect(context, &snapshot, client, story)).await?;
     upstream.send_all(&hello).await.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
     story.transferred.upstream.set(hello.len() as u64);
     drop(hello);
