@@ -71,7 +71,7 @@ impl Timers {
     }
 }
 
-/// Now, to within a [`TICK`] or the length of one turn of the worker: for what needs no better, without reading a clock.
+/// Now, to within a tick of the timers (20 ms) or the length of one turn of the worker: for what needs no better, without reading a clock.
 #[must_use]
 pub fn coarse_now() -> Instant {
     TIMERS.with(|timers| timers.last.get().0)
