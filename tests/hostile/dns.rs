@@ -18,6 +18,7 @@ fn here() -> Vec<IpAddr> {
 fn answers(name: &str) -> Reply {
     match name.split('.').next().unwrap_or_default() {
         "good" => Reply::Addresses(here(), 60),
+        "elsewhere" => Reply::Addresses(here(), 60),
         "alias" => Reply::AliasOf("elsewhere.example".to_owned(), here()),
         "truncated" => Reply::Truncated(here()),
         "many" => Reply::Addresses((0..60_u8).map(|last| [127, 0, 0, last].into()).collect(), u32::MAX),
@@ -54,7 +55,7 @@ fn gateway(stub: &Stub, upstream: &Upstream) -> Gateway {
     Gateway::builder()
         .host(HOST)
         .dns(&stub.setting())
-        .setting("addressPolicy: {allow: [127.0.0.0/8]}\n")
+        .setting("addressPolicy: {allow: [127.0.0.1/32]}\n")
         .resources(listed(upstream.port()) + &any)
         .start()
 }

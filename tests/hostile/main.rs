@@ -4,10 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod certificates;
 mod dns;
-mod exhaustion;
-mod floods;
 mod hello;
 mod names;
 mod network;

@@ -1,7 +1,7 @@
 //! A name server that answers each name as the test says, honestly or not.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -64,7 +64,7 @@ impl Stub {
         let stub = Self { address, asked: Arc::clone(&asked) };
         let for_tcp = Arc::clone(&answers);
         thread::spawn(move || serve_udp(&udp, &*answers, &asked));
-        thread::spawn(move || serve_tcp(&tcp, &*for_tcp));
+        thread::spawn(move || serve_tcp(&tcp, &for_tcp));
         stub
     }
 
@@ -94,26 +94,29 @@ fn serve_udp(socket: &UdpSocket, answers: &Answers, asked: &Mutex<Vec<String>>) 
     }
 }
 
-fn serve_tcp(listener: &TcpListener, answers: &Answers) {
-    while let Ok((mut stream, _)) = listener.accept() {
+fn serve_tcp(listener: &TcpListener, answers: &Arc<Answers>) {
+    while let Ok((stream, _)) = listener.accept() {
+        let answers = Arc::clone(answers);
+        // Ends with its connection.
+        thread::spawn(move || serve_stream(stream, &*answers));
+    }
+}
+
+fn serve_stream(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
+    loop {
         let mut length = [0; 2];
-        while stream.read_exact(&mut length).is_ok() {
-            let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
-            if stream.read_exact(&mut query).is_err() {
-                break;
-            }
-            let query = Query::read(&query);
-            let reply = match answers(&query.name) {
-                Reply::Truncated(addresses) => Reply::Addresses(addresses, 60),
-                Reply::TruncatedForEver => break,
-                reply => reply,
-            };
-            let Some(response) = query.answer(&reply) else { break };
-            let length = u16::try_from(response.len()).expect("answers of tests are short").to_be_bytes();
-            if stream.write_all(&[&length[..], &response].concat()).is_err() {
-                break;
-            }
-        }
+        stream.read_exact(&mut length)?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query)?;
+        let query = Query::read(&query);
+        let reply = match answers(&query.name) {
+            Reply::Truncated(addresses) => Reply::Addresses(addresses, 60),
+            Reply::TruncatedForEver => return Ok(()),
+            reply => reply,
+        };
+        let Some(response) = query.answer(&reply) else { return Ok(()) };
+        let length = u16::try_from(response.len()).expect("answers of tests are short").to_be_bytes();
+        stream.write_all(&[&length[..], &response].concat())?;
     }
 }
 
