@@ -228,6 +228,7 @@ impl Exchange<'_, '_> {
         plain.clear();
         if result.is_ok() {
             result = match intake {
+                Ok(Intake::Data) if self.connection.has_ended() => self.upstream_ended(true, &mut output),
                 Ok(Intake::Data | Intake::Pending) => Ok(()),
                 Ok(Intake::End) => self.upstream_ended(true, &mut output),
                 Ok(Intake::Truncated) => self.upstream_ended(false, &mut output),
