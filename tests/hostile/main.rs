@@ -4,7 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod certificates;
 mod dns;
+mod exhaustion;
+mod floods;
 mod hello;
 mod names;
 mod network;
