@@ -21,6 +21,7 @@ fn answers(name: &str) -> Reply {
         "elsewhere" => Reply::Addresses(here(), 60),
         "alias" => Reply::AliasOf("elsewhere.example".to_owned(), here()),
         "truncated" => Reply::Truncated(here()),
+        "four-only" => Reply::FourOnly(here()),
         "many" => Reply::Addresses((0..60_u8).map(|last| [127, 0, 0, last].into()).collect(), u32::MAX),
         "loop" => Reply::Alias("loop.example.com".to_owned()),
         "chain" => Reply::Alias(format!("chain.x{name}")),
@@ -95,6 +96,15 @@ fn honest_answers_in_unusual_forms_are_taken() {
     for name in ["good", "alias", "truncated", "many"] {
         assert_eq!(gateway.client().get(&format!("{name}.example.com"), "/bytes/1").status, 200, "{name}");
     }
+}
+
+#[test]
+fn a_name_server_that_drops_the_questions_of_one_family_delays_nobody_for_long() {
+    let (stub, upstream) = (Stub::start(answers), Upstream::plain(service::http));
+    let gateway = gateway(&stub, &upstream);
+    let started = Instant::now();
+    assert_eq!(gateway.client().get("four-only.example.com", "/bytes/1").status, 200);
+    assert!(started.elapsed().as_secs() < 2, "the silent family was waited for");
 }
 
 #[test]

@@ -19,6 +19,8 @@ const TYPE_AAAA: u16 = 28;
 pub(crate) enum Reply {
     /// These addresses, as far as the question's type fits, for so many seconds.
     Addresses(Vec<IpAddr>, u32),
+    /// These addresses to questions for IPv4, silence to the others.
+    FourOnly(Vec<IpAddr>),
     /// The name is another name's alias, and nothing more is known of that.
     Alias(String),
     /// The name is an alias, and these are the other's addresses.
@@ -146,6 +148,8 @@ impl Query {
         let wrong_id = [!self.id[0], self.id[1]];
         Some(match reply {
             Reply::Addresses(addresses, ttl) => self.message(self.id, 0, &self.addresses(&[0xc0, 12], addresses, *ttl)),
+            Reply::FourOnly(_) if self.kind != TYPE_A => return None,
+            Reply::FourOnly(addresses) => self.message(self.id, 0, &self.addresses(&[0xc0, 12], addresses, 60)),
             Reply::Alias(name) => self.message(self.id, 0, &[self.alias(name)]),
             Reply::AliasOf(name, addresses) => {
                 let records = [vec![self.alias(name)], self.addresses(&encoded(name), addresses, 60)].concat();
