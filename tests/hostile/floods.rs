@@ -1,6 +1,10 @@
 //! Attacks by number: connections that come and go, and the descriptors that must come back.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::scene::{HOST, Scene, reset};
 use crate::support::client;
@@ -139,4 +143,37 @@ fn one_source_cannot_take_all_places() {
         client.socket().write_all(format!("GET /bytes/1 HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).ok()?;
         client.try_response().ok()
     });
+}
+
+/// Sends requests in large pieces, without end, and throws away the answers.
+fn ask_without_end(address: SocketAddr, stop: &AtomicBool) {
+    let piece = "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".repeat(5_000);
+    let mut socket = client::connect(address);
+    let mut reader = socket.try_clone().expect("a descriptor is left");
+    thread::scope(|scope| {
+        scope.spawn(move || io::copy(&mut reader, &mut io::sink()));
+        while !stop.load(Ordering::Relaxed) && socket.write_all(piece.as_bytes()).is_ok() {}
+        let _ = socket.shutdown(Shutdown::Both);
+    });
+}
+
+#[test]
+fn clients_that_send_thousands_of_requests_in_one_piece_leave_others_their_turn() {
+    let scene = Scene::http();
+    let (stop, address) = (AtomicBool::new(false), scene.gateway.http());
+    let slowest = thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| ask_without_end(address, &stop));
+        }
+        let mut client = scene.gateway.client();
+        let slowest = (0..20).map(|_| {
+            let started = Instant::now();
+            assert_eq!(client.get(HOST, "/bytes/10").status, 200);
+            started.elapsed()
+        });
+        let slowest = slowest.max();
+        stop.store(true, Ordering::Relaxed);
+        slowest
+    });
+    assert!(slowest.is_some_and(|slowest| slowest < Duration::from_millis(500)), "{slowest:?}");
 }

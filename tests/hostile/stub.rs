@@ -86,10 +86,9 @@ fn serve_udp(socket: &UdpSocket, answers: &Answers, asked: &Mutex<Vec<String>>) 
     while let Ok((length, client)) = socket.recv_from(&mut buffer) {
         let query = Query::read(&buffer[..length]);
         asked.lock().expect("no server panics").push(query.name.clone());
-        let response = match answers(&query.name) {
-            Reply::Truncated(_) | Reply::TruncatedForEver => Some(query.truncated()),
-            reply => query.answer(&reply),
-        };
+        let reply = answers(&query.name);
+        let is_truncated = matches!(reply, Reply::Truncated(_) | Reply::TruncatedForEver);
+        let response = if is_truncated { Some(query.truncated()) } else { query.answer(&reply) };
         if let Some(response) = response {
             let _ = socket.send_to(&response, client);
         }
@@ -111,11 +110,10 @@ fn serve_stream(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
         let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut query)?;
         let query = Query::read(&query);
-        let reply = match answers(&query.name) {
-            Reply::Truncated(addresses) => Reply::Addresses(addresses, 60),
-            Reply::TruncatedForEver => return Ok(()),
-            reply => reply,
-        };
+        let mut reply = answers(&query.name);
+        if let Reply::Truncated(addresses) = reply {
+            reply = Reply::Addresses(addresses, 60);
+        }
         let Some(response) = query.answer(&reply) else { return Ok(()) };
         let length = u16::try_from(response.len()).expect("answers of tests are short").to_be_bytes();
         stream.write_all(&[&length[..], &response].concat())?;
