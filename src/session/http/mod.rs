@@ -53,7 +53,7 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>
             break if after == After::Keep { After::Close } else { after };
         }
         turns += 1;
-        if turns % TURNS_IN_A_ROW_MAX == 0 && !inbound.bytes().is_empty() && !give_way(context, client).await {
+        if turns.is_multiple_of(TURNS_IN_A_ROW_MAX) && !inbound.bytes().is_empty() && !give_way(context, client).await {
             break After::Reset;
         }
     };
