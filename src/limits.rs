@@ -155,6 +155,10 @@ pub const DNS_ATTEMPTS: usize = 2;
 /// Longest look-up of a name, all attempts and servers together.
 pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// Longest wait for the addresses of the second family once there are some of the first. RFC 8305 section 3 would wait
+/// 50 ms; an answer without one family is asked for again after [`DNS_FAILURE_TTL`], so this may be more patient.
+pub const DNS_SECOND_FAMILY_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// Shortest use of an answer: a validity of 0 would mean a look-up per session.
 pub const DNS_TTL_MIN: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use crate::failure::Failure;
-use crate::net::Socket;
+use crate::net::{Socket, within};
 use crate::relay::{self, End, Transferred};
 use crate::route::authorization::{self, Decision};
 use crate::route::cluster::{Balance, Cluster, Destination, Endpoints, PoolId};
@@ -58,10 +58,11 @@ async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Sto
     let snapshot = context.snapshot();
     // Boxed: what it takes to connect must not weigh on the hours that the relay may last.
     let upstream = Box::pin(connect(context, &snapshot, client, story)).await?;
-    upstream.send_all(&hello).await.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
+    let idle = snapshot.settings.limits.tunnel_idle_timeout;
+    let sent = within(idle, upstream.send_all(&hello)).await.ok_or(Failure::IdleTimeout)?;
+    sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
     story.transferred.upstream.set(hello.len() as u64);
     drop(hello);
-    let idle = snapshot.settings.limits.tunnel_idle_timeout;
     drop(snapshot); // A tunnel of hours must not keep an old configuration alive.
     let address = story.upstream;
     address.inspect(|address| context.balancer.began(*address));

@@ -161,6 +161,13 @@ impl Connection {
         }
     }
 
+    /// Whether the upstream has said that it will send no more. That may come with the last data, and an upstream that
+    /// then waits for us would never make the socket readable again.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Whether we opened TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {

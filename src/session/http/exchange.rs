@@ -24,6 +24,9 @@ use super::turn::{Ending, Turn};
 /// Statuses below this one are interim (RFC 9110 section 15.2).
 const FINAL_STATUS_MIN: u16 = 200;
 
+/// How often a client is looked at that waits for a silent upstream.
+const CLIENT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// An exchange under way.
 struct Exchange<'t, 'a> {
     turn: &'t mut Turn<'a>,
@@ -144,9 +147,8 @@ impl Exchange<'_, '_> {
 
     /// Waits for whatever can make progress, and makes it.
     async fn advance(&mut self) -> Result<(), Broken> {
-        let (wait, silence) = self.patience();
         self.turn.story.ended = None;
-        match within(wait, self.ready()).await.ok_or(silence)? {
+        match self.wait().await? {
             Ready::UpstreamReadable => self.receive_response()?,
             Ready::UpstreamWritable => {
                 let flushed = self.connection.flush();
@@ -156,6 +158,25 @@ impl Exchange<'_, '_> {
             Ready::ClientWritable => self.send_pending()?,
         }
         Ok(())
+    }
+
+    /// Waits for progress. A client that has vanished shows only here while its upstream thinks: nothing is read from
+    /// it, and nothing sent to it. It is looked at every now and then, since a poll of its own would cost every request.
+    async fn wait(&self) -> Result<Ready, Failure> {
+        let (mut wait, silence) = self.patience();
+        loop {
+            let pause = wait.min(CLIENT_LOOK_INTERVAL);
+            if let Some(ready) = within(pause, self.ready()).await {
+                return Ok(ready);
+            }
+            wait -= pause;
+            if self.turn.client.socket.has_failed() {
+                return Err(Failure::DownstreamClosed);
+            }
+            if wait.is_zero() {
+                return Err(silence);
+            }
+        }
     }
 
     /// How long to wait, and what it means when nothing happens.
@@ -232,6 +253,9 @@ impl Exchange<'_, '_> {
         plain.clear();
         if result.is_ok() {
             result = match intake {
+                Ok(Intake::Data) if self.connection.has_ended() => {
+                    self.upstream_ended(true, &mut output).map_err(Broken::from)
+                }
                 Ok(Intake::Data | Intake::Pending) => Ok(()),
                 Ok(Intake::End) => self.upstream_ended(true, &mut output).map_err(Broken::from),
                 Ok(Intake::Truncated) => self.upstream_ended(false, &mut output).map_err(Broken::from),

@@ -113,10 +113,11 @@ impl<'a> Turn<'a> {
         write_local_response(status, body, keep, to_head, &mut answer);
         self.story.status = status;
         self.story.bytes_sent = if to_head { 0 } else { body.len() as u64 };
-        match self.client.socket.send_all(&answer).await {
-            Ok(()) if keep && self.drain(&mut unread).await => After::Keep,
-            Ok(()) => After::Close,
-            Err(_) => After::Reset,
+        // A client that asks and asks and never reads must not hold its place for ever.
+        match within(limits.body_idle_timeout, self.client.socket.send_all(&answer)).await {
+            Some(Ok(())) if keep && self.drain(&mut unread).await => After::Keep,
+            Some(Ok(())) => After::Close,
+            Some(Err(_)) | None => After::Reset,
         }
     }
 
