@@ -81,6 +81,21 @@ impl Loader {
         }
     }
 
+    /// Loads the bootstrap file, with these resources in place of its own.
+    ///
+    /// # Errors
+    /// All findings, at least one of which is an error.
+    pub fn load_with(&mut self, config: &Path, paths: &[PathBuf]) -> Result<Loaded, Vec<Finding>> {
+        let mut report = Report::default();
+        match Bootstrap::read(config, &mut report) {
+            Some((bootstrap, settings)) => {
+                let bootstrap = Bootstrap { resources: paths.to_vec(), ..bootstrap };
+                self.load_resources(bootstrap, settings, report)
+            }
+            None => Err(report.into_findings()),
+        }
+    }
+
     /// Loads Istio files and folders without a bootstrap file: its defaults hold, and there is no listener.
     ///
     /// # Errors

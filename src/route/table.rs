@@ -39,6 +39,8 @@ pub struct Tables {
     pub tls_hosts: Vec<TlsHost>,
     /// Every cluster that a route may lead to.
     pub clusters: Vec<Cluster>,
+    /// The DestinationRules of each cluster, by its index, for `explain`.
+    pub cluster_rules: Vec<Box<[Arc<ObjectRef>]>>,
     /// What AuthorizationPolicies say.
     pub authorization: Authorization,
     /// Whether any rule looks at a path, so that escaped slashes in paths must be refused.
@@ -78,6 +80,14 @@ pub struct TlsHost {
     pub objects: Vec<Arc<ObjectRef>>,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
+}
+
+impl Tables {
+    /// The DestinationRules whose policy a cluster has.
+    #[must_use]
+    pub fn rules_of(&self, id: ClusterId) -> &[Arc<ObjectRef>] {
+        self.cluster_rules.get(id.0 as usize).map_or(&[], |rules| rules)
+    }
 }
 
 impl VirtualHost {

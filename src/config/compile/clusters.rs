@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -19,6 +20,7 @@ use crate::route::cluster::{
     Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, UpstreamTls, VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
+use crate::route::table::ObjectRef;
 
 /// Clusters under construction.
 pub(super) struct Clusters<'a, 'g> {
@@ -29,6 +31,7 @@ pub(super) struct Clusters<'a, 'g> {
     generation: &'a mut Generation<'g>,
     report: &'a mut Report,
     list: Vec<Cluster>,
+    rules: Vec<Box<[Arc<ObjectRef>]>>,
     known: HashMap<Key<'a>, Destination, foldhash::fast::RandomState>,
 }
 
@@ -60,12 +63,13 @@ impl<'a, 'g> Clusters<'a, 'g> {
     ) -> Self {
         let defaults = &bootstrap.tls;
         let credentials = Credentials::new(defaults);
-        let (list, known) = (Vec::new(), HashMap::default());
-        Self { registry, defaults, connect_timeout, credentials, generation, report, list, known }
+        let (list, rules, known) = (Vec::new(), Vec::new(), HashMap::default());
+        Self { registry, defaults, connect_timeout, credentials, generation, report, list, rules, known }
     }
 
-    pub(super) fn into_list(self) -> Vec<Cluster> {
-        self.list
+    /// The clusters, and the DestinationRules of each.
+    pub(super) fn into_lists(self) -> (Vec<Cluster>, Vec<Box<[Arc<ObjectRef>]>>) {
+        (self.list, self.rules)
     }
 
     /// The cluster that a route's destination names, for clients that ask for `pattern` on port `listener`.
@@ -127,6 +131,9 @@ impl<'a, 'g> Clusters<'a, 'g> {
         let tls_key = tls.as_ref().map(|tls| (tls.sni.clone(), tls.profile.as_ref().ok().map(|profile| profile.id)));
         let pool_key = PoolKey { service: service.host.into(), endpoints: endpoints.clone(), tls: tls_key };
         let connect_timeout = policy.pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
+        let mut rules: Vec<_> = policy.origins.iter().map(|origin| Arc::clone(&origin.object)).collect();
+        rules.dedup();
+        self.rules.push(rules.into());
         self.list.push(Cluster {
             name: format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host).into(),
             service: service.host.into(),

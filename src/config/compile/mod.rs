@@ -44,11 +44,13 @@ pub(super) fn compile<'a>(
     compiler.http();
     compiler.tls();
     let (authorization, judges_paths) = authorization::compile(&objects.authorization_policies);
+    let (clusters, cluster_rules) = compiler.clusters.into_lists();
     let tables = Tables {
         path_policy: judges_paths || http::routes_by_path(objects),
         virtual_hosts: compiler.virtual_hosts,
         tls_hosts: compiler.tls_hosts,
-        clusters: compiler.clusters.into_list(),
+        clusters,
+        cluster_rules,
         authorization,
     };
     RouteTable { ports: compiler.ports.into_values().collect(), tables: Arc::new(tables) }

@@ -37,6 +37,8 @@ struct Source<'a> {
 /// What holds for one port and subset.
 #[derive(Clone, Debug, Default)]
 pub struct Policy<'a> {
+    /// The rules that have a say.
+    pub origins: Vec<&'a Origin>,
     /// TLS that the gateway opens.
     pub tls: Option<TlsSource<'a>>,
     /// How an endpoint is chosen.
@@ -74,14 +76,20 @@ impl<'a> Policies<'a> {
     pub fn policy(&self, host: &HostPattern, port: u16, subset: Option<&str>) -> Option<Policy<'a>> {
         let rules = self.by_host.most_specific(host);
         let base = rules.and_then(|rules| rules.policy.as_ref());
-        let (base, _) = base.map(|source| at_port(source, port)).unwrap_or_default();
+        let (mut base, _) = base.map(|source| at_port(source, port)).unwrap_or_default();
         let Some(name) = subset else { return Some(base) };
         let (_, source) = find_subset(rules?, name)?;
         let (own, is_port_level) = at_port(source, port);
         if is_port_level {
             return Some(own);
         }
-        Some(Policy { tls: own.tls.or(base.tls), balance: own.balance.or(base.balance), pool: own.pool.or(base.pool) })
+        base.origins.extend(own.origins);
+        Some(Policy {
+            origins: base.origins,
+            tls: own.tls.or(base.tls),
+            balance: own.balance.or(base.balance),
+            pool: own.pool.or(base.pool),
+        })
     }
 
     /// A subset of a service's host.
@@ -109,7 +117,9 @@ fn add<'a>(rules: &mut HostRules<'a>, rule: &'a Object<DestinationRule>) {
 
 /// The policy at a port, and whether an entry of `portLevelSettings` gave it.
 fn at_port<'a>(source: &Source<'a>, port: u16) -> (Policy<'a>, bool) {
-    let Some(policy) = source.policy else { return (Policy::default(), false) };
+    let Some(policy) = source.policy else {
+        return (Policy { origins: vec![source.origin], ..Policy::default() }, false);
+    };
     let is_this =
         |entry: &TrafficPolicy| entry.port.as_ref().and_then(|selector| selector.number) == Some(i64::from(port));
     match policy.port_level_settings.iter().position(is_this) {
@@ -123,5 +133,5 @@ fn at_port<'a>(source: &Source<'a>, port: u16) -> (Policy<'a>, bool) {
 
 fn parts<'a>(origin: &'a Origin, field: String, policy: &'a TrafficPolicy) -> Policy<'a> {
     let tls = policy.tls.as_ref().map(|tls| TlsSource { origin, field: format!("{field}.tls"), tls });
-    Policy { tls, balance: policy.load_balancer.as_ref(), pool: policy.connection_pool.as_ref() }
+    Policy { origins: vec![origin], tls, balance: policy.load_balancer.as_ref(), pool: policy.connection_pool.as_ref() }
 }
