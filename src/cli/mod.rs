@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod explain;
 mod get;
+mod observe;
 mod run;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Command {
     Explain(explain::Explain),
     /// Show what the running gateway enforces now.
     Get(get::Get),
+    /// Print ServiceEntries that would allow what the running gateway has denied since its start.
+    Observe(observe::Observe),
     /// The whole story on this machine, without network or configuration.
     Demo(demo::Demo),
 }
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.execute(),
         Command::Explain(explain) => explain.execute(),
         Command::Get(get) => get.execute(),
+        Command::Observe(observe) => observe.execute(),
         Command::Demo(demo) => demo.execute(),
     }
 }

@@ -40,12 +40,15 @@ pub struct Tables {
     /// Every cluster that a route may lead to.
     pub clusters: Vec<Cluster>,
     /// The DestinationRules of each cluster, by its index, for `explain`.
-    pub cluster_rules: Vec<Box<[Arc<ObjectRef>]>>,
+    pub cluster_rules: ClusterRules,
     /// What AuthorizationPolicies say.
     pub authorization: Authorization,
     /// Whether any rule looks at a path, so that escaped slashes in paths must be refused.
     pub path_policy: bool,
 }
+
+/// The DestinationRules of each cluster.
+pub type ClusterRules = Vec<Box<[Arc<ObjectRef>]>>;
 
 /// One object of the configuration, for `explain`, `rbac_access_denied` details and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -20,7 +20,7 @@ use crate::route::cluster::{
     Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, UpstreamTls, VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
-use crate::route::table::ObjectRef;
+use crate::route::table::ClusterRules;
 
 /// Clusters under construction.
 pub(super) struct Clusters<'a, 'g> {
@@ -31,7 +31,7 @@ pub(super) struct Clusters<'a, 'g> {
     generation: &'a mut Generation<'g>,
     report: &'a mut Report,
     list: Vec<Cluster>,
-    rules: Vec<Box<[Arc<ObjectRef>]>>,
+    rules: ClusterRules,
     known: HashMap<Key<'a>, Destination, foldhash::fast::RandomState>,
 }
 
@@ -68,7 +68,7 @@ impl<'a, 'g> Clusters<'a, 'g> {
     }
 
     /// The clusters, and the DestinationRules of each.
-    pub(super) fn into_lists(self) -> (Vec<Cluster>, Vec<Box<[Arc<ObjectRef>]>>) {
+    pub(super) fn into_lists(self) -> (Vec<Cluster>, ClusterRules) {
         (self.list, self.rules)
     }
 
