@@ -11,10 +11,10 @@ use crate::config::bootstrap::{self, Bootstrap};
 use crate::config::credentials::Credentials;
 use crate::config::finding::{Report, code};
 use crate::config::identity::{Generation, PoolKey};
-use crate::config::istio::Scope;
 use crate::config::istio::destination_rule::{ClientTls, LoadBalancer, SimpleBalance, TlsMode};
 use crate::config::istio::service_entry::{Resolution, WorkloadEntry};
 use crate::config::istio::virtual_service::RouteDestination;
+use crate::config::istio::{Objects, Scope};
 use crate::config::registry::{Policy, Registry, ServiceId, ServicePortEntry, TlsSource};
 use crate::route::cluster::{
     Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, UpstreamTls, VerifyName,
@@ -55,6 +55,7 @@ pub(super) enum Client {
 
 impl<'a, 'g> Clusters<'a, 'g> {
     pub(super) fn new(
+        objects: &'a Objects,
         registry: &'a Registry<'a>,
         bootstrap: &'a Bootstrap,
         connect_timeout: Duration,
@@ -62,7 +63,7 @@ impl<'a, 'g> Clusters<'a, 'g> {
         report: &'a mut Report,
     ) -> Self {
         let defaults = &bootstrap.tls;
-        let credentials = Credentials::new(defaults);
+        let credentials = Credentials::new(defaults, &objects.secrets, registry.policies.root_namespace());
         let (list, rules, known) = (Vec::new(), Vec::new(), HashMap::default());
         Self { registry, defaults, connect_timeout, credentials, generation, report, list, rules, known }
     }
@@ -113,7 +114,7 @@ impl<'a, 'g> Clusters<'a, 'g> {
             return *known;
         }
         let host = &self.registry.services.service(service).pattern;
-        let destination = match self.registry.policies.policy(host, port.number, subset) {
+        let destination = match self.registry.policies.policy(host, port.namespace(), port.number, subset) {
             Some(policy) => Destination::Cluster(self.build(key, port, &policy)),
             None => Destination::Missing,
         };
@@ -148,7 +149,8 @@ impl<'a, 'g> Clusters<'a, 'g> {
 
     fn endpoints(&self, key: Key<'a>, port: &ServicePortEntry<'a>) -> Endpoints {
         let service = self.registry.services.service(key.service);
-        let subset = key.subset.and_then(|name| self.registry.policies.subset(&service.pattern, name));
+        let subset =
+            key.subset.and_then(|name| self.registry.policies.subset(&service.pattern, port.namespace(), name));
         let selected = |endpoint: &&WorkloadEntry| {
             let mut labels = subset.iter().flat_map(|subset| &subset.labels);
             labels.all(|(label, value)| endpoint.labels.get(label) == Some(value))
@@ -178,10 +180,9 @@ impl<'a, 'g> Clusters<'a, 'g> {
         }
         let sni = tls.sni.as_deref().filter(|sni| !sni.is_empty()).map(str::parse::<HostName>);
         let verify = self.verify(tls, &port.entry.spec.subject_alt_names, sni.is_some());
-        let folder = source.origin.folder();
         let profile = match sni {
             Some(Err(error)) => Err(format!("sni: {error}").into()),
-            Some(Ok(_)) | None => self.credentials.profile(tls, verify, folder, self.generation),
+            Some(Ok(_)) | None => self.credentials.profile(tls, verify, source.origin, self.generation),
         };
         if let Err(reason) = &profile {
             let message = format!("{reason}; requests get 503 UH until a reload finds it");

@@ -1,6 +1,7 @@
 //! DestinationRules by host, and the policy that follows for one port and subset.
 //!
-//! Istio's rules (destination_rule.proto, pilot's destination_rule.go): the most specific host applies and nothing is
+//! Istio's rules (destination_rule.proto, pilot's destination_rule.go and push_context.go): the first namespace of the
+//! client's, the service's and the root one that has any rule is the one; in it the most specific host applies and nothing is
 //! inherited from wider ones; several rules for one host unite their subsets, and the oldest `trafficPolicy` wins; an
 //! entry of `portLevelSettings` replaces the policy of all ports, part by part without merging; a subset's policy then
 //! overrides it part by part.
@@ -13,15 +14,21 @@ use crate::route::host::HostPattern;
 
 use super::host_index::HostIndex;
 
+/// The namespace that stands for the clients of this node, which have none: where objects without one are.
+const CLIENT_NAMESPACE: &str = "default";
+
 /// Every rule.
 #[derive(Debug)]
 pub struct Policies<'a> {
-    by_host: HostIndex<HostRules<'a>>,
+    root_namespace: &'a str,
+    /// By host, then by namespace, oldest first.
+    by_host: HostIndex<Vec<HostRules<'a>>>,
 }
 
-/// The rules of one host, united.
-#[derive(Debug, Default)]
+/// The rules of one host in one namespace, united.
+#[derive(Debug)]
 struct HostRules<'a> {
+    namespace: &'a str,
     policy: Option<Source<'a>>,
     subsets: Vec<(&'a Subset, Source<'a>)>,
 }
@@ -60,21 +67,38 @@ pub struct TlsSource<'a> {
 
 impl<'a> Policies<'a> {
     /// Indexes the rules, oldest first.
-    pub(super) fn new(rules: &'a [Object<DestinationRule>]) -> Self {
+    pub(super) fn new(rules: &'a [Object<DestinationRule>], root_namespace: &'a str) -> Self {
         let mut by_host = HostIndex::default();
         for rule in rules {
             let host = rule.spec.host.as_deref().unwrap_or_default();
             if let Ok(pattern) = HostPattern::parse(host) {
-                add(by_host.entry(&pattern, HostRules::default), rule);
+                add(by_host.entry(&pattern, Vec::new), rule);
             }
         }
-        Self { by_host }
+        Self { root_namespace, by_host }
     }
 
-    /// The policy for a port of a service. `None`: the subset does not exist.
+    /// MeshConfig's `rootNamespace`.
     #[must_use]
-    pub fn policy(&self, host: &HostPattern, port: u16, subset: Option<&str>) -> Option<Policy<'a>> {
-        let rules = self.by_host.most_specific(host);
+    pub fn root_namespace(&self) -> &'a str {
+        self.root_namespace
+    }
+
+    /// The rules for a host of a service: of the first namespace on Istio's path that has any, even if a later one has
+    /// more specific ones. Clients of every namespace come here, so what no namespace on the path has may stand in any.
+    fn rules(&self, host: &HostPattern, namespace: &str) -> Option<&HostRules<'a>> {
+        let matching = || self.by_host.exact(host).into_iter().chain(self.by_host.covering(host));
+        let path = [CLIENT_NAMESPACE, namespace, self.root_namespace];
+        let on_path = path
+            .into_iter()
+            .find_map(|namespace| matching().find_map(|rules| rules.iter().find(|rules| rules.namespace == namespace)));
+        on_path.or_else(|| matching().next()?.first())
+    }
+
+    /// The policy for a port of a service in this namespace. `None`: the subset does not exist.
+    #[must_use]
+    pub fn policy(&self, host: &HostPattern, namespace: &str, port: u16, subset: Option<&str>) -> Option<Policy<'a>> {
+        let rules = self.rules(host, namespace);
         let base = rules.and_then(|rules| rules.policy.as_ref());
         let (mut base, _) = base.map(|source| at_port(source, port)).unwrap_or_default();
         let Some(name) = subset else { return Some(base) };
@@ -94,9 +118,15 @@ impl<'a> Policies<'a> {
 
     /// A subset of a service's host.
     #[must_use]
-    pub fn subset(&self, host: &HostPattern, name: &str) -> Option<&'a Subset> {
-        let rules = self.by_host.most_specific(host)?;
+    pub fn subset(&self, host: &HostPattern, namespace: &str, name: &str) -> Option<&'a Subset> {
+        let rules = self.rules(host, namespace)?;
         find_subset(rules, name).map(|(subset, _)| *subset)
+    }
+
+    /// Whether the rules of this namespace are those that hold for a service's host.
+    #[must_use]
+    pub fn holds(&self, rule: &Origin, host: &HostPattern, namespace: &str) -> bool {
+        self.rules(host, namespace).is_some_and(|rules| *rules.namespace == *rule.object.namespace)
     }
 }
 
@@ -104,8 +134,14 @@ fn find_subset<'r, 'a>(rules: &'r HostRules<'a>, name: &str) -> Option<&'r (&'a 
     rules.subsets.iter().find(|(subset, _)| subset.name.as_deref() == Some(name))
 }
 
-fn add<'a>(rules: &mut HostRules<'a>, rule: &'a Object<DestinationRule>) {
+fn add<'a>(namespaces: &mut Vec<HostRules<'a>>, rule: &'a Object<DestinationRule>) {
     let origin = &rule.origin;
+    let namespace = &*origin.object.namespace;
+    let index = namespaces.iter().position(|rules| rules.namespace == namespace).unwrap_or_else(|| {
+        namespaces.push(HostRules { namespace, policy: None, subsets: Vec::new() });
+        namespaces.len() - 1
+    });
+    let rules = &mut namespaces[index];
     if let (None, Some(policy)) = (&rules.policy, &rule.spec.traffic_policy) {
         rules.policy = Some(Source { origin, field: "spec.trafficPolicy".to_owned(), policy: Some(policy) });
     }
