@@ -23,11 +23,17 @@ pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const NESTING_MAX: usize = 200;
 
 /// A file that was read.
-#[derive(Debug)]
 pub struct SourceFile {
     /// Its path, as findings show it.
     pub path: PathBuf,
     text: String,
+}
+
+/// Without the text, which may hold Secrets.
+impl std::fmt::Debug for SourceFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SourceFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// One document of a file: the text between two `---`.

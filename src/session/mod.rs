@@ -8,9 +8,9 @@
 
 mod client;
 mod context;
-mod http;
+pub(crate) mod http;
 mod peek;
-mod tunnel;
+pub(crate) mod tunnel;
 
 pub use client::{Client, Clients};
 pub use context::Context;

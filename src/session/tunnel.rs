@@ -6,10 +6,9 @@ use std::time::{Instant, SystemTime};
 use crate::failure::Failure;
 use crate::net::{Socket, within};
 use crate::relay::{self, End, Transferred};
-use crate::route::authorization::{self, Decision};
-use crate::route::cluster::{Balance, Cluster, Destination, Endpoints, PoolId};
+use crate::route::decide::{self, Source, TlsVerdict};
 use crate::route::host::HostName;
-use crate::snapshot::{Outbound, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::telemetry::record::Record;
 use crate::upstream::dial;
 use crate::wire::client_hello::ClientHello;
@@ -17,11 +16,8 @@ use crate::wire::client_hello::ClientHello;
 use super::context::Denied;
 use super::{Client, Context, has_answer};
 
-/// The cluster of hosts that no resource names, under ALLOW_ANY.
-pub(super) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
-
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
-pub(super) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
+pub(crate) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
 
 /// The facts of a tunnel, gathered on its way.
 struct Story {
@@ -91,10 +87,11 @@ async fn connect(
 ) -> Result<Socket, Failure> {
     let name = story.server_name.clone().ok_or(Failure::NoServerName)?;
     let anywhere;
-    let cluster = match decide(context, snapshot, client, &name)? {
-        Some(destination) => cluster_of(snapshot, destination)?,
-        None => {
-            anywhere = passthrough_cluster(client.service_port, snapshot);
+    let source = Source { address: client.peer.ip(), port: client.service_port };
+    let cluster = match decide::tls(snapshot, source, &name)? {
+        TlsVerdict::Forward(_, route) => decide::cluster(snapshot, route.pick(context.balancer.random()))?,
+        TlsVerdict::Anywhere => {
+            anywhere = decide::passthrough_cluster(client.service_port, snapshot);
             &anywhere
         }
     };
@@ -115,59 +112,6 @@ async fn connect(
         }
     }
     Err(failure)
-}
-
-/// Where the tunnel goes; `None`: wherever the name leads, since the operator allows any.
-fn decide(
-    context: &Context,
-    snapshot: &Snapshot,
-    client: &Client,
-    name: &HostName,
-) -> Result<Option<Destination>, Failure> {
-    let host = snapshot.routes.tls(client.service_port, name);
-    if host.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
-        return Err(Failure::NotListed);
-    }
-    let session = authorization::Session {
-        source: client.peer.ip(),
-        port: client.service_port,
-        host: name.as_str(),
-        sni: Some(name.as_str()),
-        request: None,
-        objects: host.map_or(&[], |host| &host.objects),
-    };
-    let decision = snapshot.routes.tables.authorization.evaluate(&session);
-    if let Decision::Deny(_) = decision {
-        return Err(Failure::AccessDenied(decision.to_string().into()));
-    }
-    match host {
-        Some(host) => {
-            let route = host.route.as_ref().ok_or(Failure::NoRoute)?;
-            Ok(Some(route.pick(context.balancer.random())))
-        }
-        None => Ok(None),
-    }
-}
-
-/// The cluster of a destination that a route has picked.
-pub(super) fn cluster_of(snapshot: &Snapshot, destination: Destination) -> Result<&Cluster, Failure> {
-    match destination {
-        Destination::Cluster(id) => snapshot.routes.cluster(id).ok_or(Failure::NoCluster),
-        Destination::Missing => Err(Failure::NoCluster),
-    }
-}
-
-/// The cluster that stands for every host that no resource names.
-pub(super) fn passthrough_cluster(port: u16, snapshot: &Snapshot) -> Cluster {
-    Cluster {
-        name: PASSTHROUGH_CLUSTER.into(),
-        service: "unknown".into(),
-        endpoints: Endpoints::Requested { port },
-        balance: Balance::LeastRequest,
-        tls: None,
-        connect_timeout: snapshot.settings.connect_timeout,
-        pool: PoolId(u32::MAX),
-    }
 }
 
 /// Sends the alert that is due, unless the upstream has begun to speak: then the stream is its own.

@@ -14,7 +14,7 @@ use super::forward::Target;
 
 /// What the decision is about. What is matched here is what is forwarded.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     head: &'a RequestHead,
     bytes: &'a [u8],
     /// The normalised path.
@@ -22,7 +22,7 @@ pub(super) struct Facts<'a> {
     /// The authority in lower case.
     authority: SmallVec<[u8; 64]>,
     /// The host that was asked for; `None`: an IP address.
-    pub(super) host: Option<HostName>,
+    pub(crate) host: Option<HostName>,
 }
 
 impl<'a> Facts<'a> {
@@ -30,7 +30,7 @@ impl<'a> Facts<'a> {
     ///
     /// # Errors
     /// [`Failure::RequestMalformed`] for a path or an authority that cannot be judged.
-    pub(super) fn new(head: &'a RequestHead, bytes: &'a [u8], normalization: Normalization) -> Result<Self, Failure> {
+    pub(crate) fn new(head: &'a RequestHead, bytes: &'a [u8], normalization: Normalization) -> Result<Self, Failure> {
         let authority = head.authority.of(bytes);
         let parsed = Authority::parse(authority).map_err(|_| Failure::RequestMalformed(HeadError::Authority))?;
         let host = match parsed.host {

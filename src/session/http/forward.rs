@@ -10,8 +10,9 @@ use crate::failure::Failure;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::net::{sleep, within};
 use crate::route::cluster::{Cluster, TlsProfile};
-use crate::route::host::{Authority, AuthorityHost, HostName};
-use crate::route::http::{Forward, Matched, RequestFacts as _, RetryPolicy};
+use crate::route::decide;
+use crate::route::host::HostName;
+use crate::route::http::{Forward, Matched, RetryPolicy};
 use crate::snapshot::Snapshot;
 use crate::upstream::balance::Candidates;
 use crate::upstream::connection::Connection;
@@ -20,7 +21,6 @@ use crate::upstream::pool::PoolKey;
 use crate::upstream::tls;
 use crate::wire::http1::Span;
 
-use super::super::tunnel::{PASSTHROUGH_CLUSTER, cluster_of, passthrough_cluster};
 use super::exchange::{self, Broken};
 use super::facts::Facts;
 use super::turn::{Ending, Turn};
@@ -86,7 +86,7 @@ impl<'s> ClusterRef<'s> {
     fn names(&self) -> (&'s str, &'s str) {
         match self {
             Self::Route(cluster) => (&cluster.name, &cluster.service),
-            Self::Anywhere(_) => (PASSTHROUGH_CLUSTER, "unknown"),
+            Self::Anywhere(_) => (decide::PASSTHROUGH_CLUSTER, "unknown"),
         }
     }
 }
@@ -95,7 +95,7 @@ impl<'s> Plan<'s> {
     /// What a route makes of a request.
     ///
     /// # Errors
-    /// [`Failure::NoCluster`]; [`Failure::NoRoute`] for a rewrite that names no valid host.
+    /// What [`decide::onward`] refuses.
     pub(super) fn new(
         snapshot: &'s Snapshot,
         context: &Context,
@@ -103,21 +103,13 @@ impl<'s> Plan<'s> {
         matched: Matched<'s>,
         route: &'s Forward,
     ) -> Result<Self, Failure> {
-        let cluster = cluster_of(snapshot, route.clusters.pick(context.balancer.random()))?;
-        let host = route.rewrite_authority.as_deref();
-        let requested = match host {
-            Some(host) => match Authority::parse(host.as_bytes()).map(|authority| authority.host) {
-                Ok(AuthorityHost::Name(name)) => name,
-                Ok(AuthorityHost::Address(_)) | Err(_) => return Err(Failure::NoRoute),
-            },
-            None => facts.host.clone().ok_or(Failure::NotListed)?,
-        };
-        let rewritten = route.rewrite_path.as_ref().and_then(|rewrite| rewrite.apply(facts.path(), matched));
+        let requested = facts.host.as_ref().ok_or(Failure::NotListed)?;
+        let onward = decide::onward(snapshot, requested, facts, matched, route, context.balancer.random())?;
         Ok(Self {
-            cluster: ClusterRef::Route(cluster),
-            target: facts.target(rewritten.as_deref()),
-            host,
-            requested,
+            cluster: ClusterRef::Route(onward.cluster),
+            target: facts.target(onward.path.as_deref()),
+            host: route.rewrite_authority.as_deref(),
+            requested: onward.requested,
             timeout: route.timeout,
             retry: &route.retry,
         })
@@ -129,7 +121,7 @@ impl<'s> Plan<'s> {
     /// [`Failure::NotListed`] for a request that names no host.
     pub(super) fn anywhere(snapshot: &Snapshot, client: &Client, facts: &Facts<'_>) -> Result<Self, Failure> {
         Ok(Self {
-            cluster: ClusterRef::Anywhere(Box::new(passthrough_cluster(client.service_port, snapshot))),
+            cluster: ClusterRef::Anywhere(Box::new(decide::passthrough_cluster(client.service_port, snapshot))),
             target: facts.target(None),
             host: None,
             requested: facts.host.clone().ok_or(Failure::NotListed)?,

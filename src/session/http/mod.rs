@@ -1,11 +1,10 @@
 //! Plain HTTP/1: a loop, one turn per request. What is forwarded may go out in TLS that we open (origination).
 //!
-//! A turn, read in order: [`head::read`] → [`decide::decide`] → [`forward::forward`] (connect, exchange) or an
+//! A turn, read in order: [`head::read`] → [`crate::route::decide`] → [`forward::forward`] (connect, exchange) or an
 //! answer of our own → [`turn::Turn::tell`].
 
-mod decide;
 mod exchange;
-mod facts;
+pub(crate) mod facts;
 mod forward;
 mod head;
 mod story;

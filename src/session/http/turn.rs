@@ -6,11 +6,11 @@ use std::rc::Rc;
 use crate::failure::Failure;
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, within};
+use crate::route::decide::{self, HttpVerdict, Source};
 use crate::route::http::{DirectResponse, Matched};
 use crate::snapshot::Snapshot;
 use crate::wire::http1::{BodyLength, BodyReader, RequestHead, write_local_response};
 
-use super::decide::{Verdict, decide};
 use super::exchange;
 use super::facts::Facts;
 use super::forward::{self, Plan};
@@ -69,17 +69,18 @@ impl<'a> Turn<'a> {
         let snapshot = self.snapshot;
         let facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
         self.story.host.clone_from(&facts.host);
-        match decide(snapshot, self.client, &facts)? {
-            Verdict::Forward(host, matched, route) => {
+        let source = Source { address: self.client.peer.ip(), port: self.client.service_port };
+        match decide::http(snapshot, source, facts.host.as_ref(), &facts)? {
+            HttpVerdict::Forward(host, matched, route) => {
                 self.story.service = Some(&host.host);
                 self.story.route = Some(route_name(matched));
                 Plan::new(snapshot, self.context, &facts, matched, route).map(Next::Forward)
             }
-            Verdict::Anywhere => {
+            HttpVerdict::Anywhere => {
                 self.story.route = Some("allow_any".into());
                 Plan::anywhere(snapshot, self.client, &facts).map(Next::Forward)
             }
-            Verdict::Respond(matched, response) => {
+            HttpVerdict::Respond(_, matched, response) => {
                 self.story.route = Some(route_name(matched));
                 self.story.details = "direct_response";
                 Ok(Next::Respond(response))
