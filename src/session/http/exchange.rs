@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::net::{Received, Socket, within};
-use crate::upstream::connection::{Connection, Intake};
+use crate::upstream::connection::{Connection, ConnectionError, Intake};
 use crate::wire::http1::{
     BodyLength, BodyLimits, BodyReader, HeadLimits, Parsed, RequestEdits, ResponseEdits, ResponseHead, Version,
     downstream_length, parse_response, write_chunk, write_last_chunk, write_request, write_response,
@@ -33,6 +33,8 @@ struct Exchange<'t, 'a> {
     connection: Connection,
     /// Where the request body stands.
     upload: BodyReader,
+    /// Whether the upstream takes no more of the request; its answer may be on the way all the same.
+    abandoned: bool,
     /// The response, once its head is there.
     response: Option<Response>,
     /// The beginning of a response head that has not ended yet.
@@ -105,6 +107,7 @@ pub(super) async fn run(
         turn,
         connection,
         upload,
+        abandoned: false,
         response: None,
         head_bytes: Vec::new(),
         interim_count: 0,
@@ -137,7 +140,18 @@ impl Exchange<'_, '_> {
         let result = self.connection.send(&plain, scratch);
         plain.clear();
         self.sent_at = Instant::now();
-        result.map_err(|error| self.turn.story.transport(Failure::UpstreamClosed, &error.to_string()))
+        if let Err(error) = result {
+            self.abandon(&error);
+        }
+        Ok(())
+    }
+
+    /// Stops sending after an error. An upstream that answers early and closes does not read the rest of the request
+    /// (RFC 9112 section 9.5): what it said must still be heard. If it said nothing, that shows when receiving.
+    fn abandon(&mut self, error: &ConnectionError) {
+        self.turn.story.transport_failure = Some(error.to_string());
+        self.connection.abandon_sending();
+        self.abandoned = true;
     }
 
     /// Whether the response has been passed on whole.
@@ -151,8 +165,9 @@ impl Exchange<'_, '_> {
         match self.wait().await? {
             Ready::UpstreamReadable => self.receive_response()?,
             Ready::UpstreamWritable => {
-                let flushed = self.connection.flush();
-                flushed.map_err(|error| self.turn.story.transport(Failure::UpstreamClosed, &error.to_string()))?;
+                if let Err(error) = self.connection.flush() {
+                    self.abandon(&error);
+                }
             }
             Ready::ClientReadable => self.receive_body()?,
             Ready::ClientWritable => self.send_pending()?,
@@ -182,9 +197,10 @@ impl Exchange<'_, '_> {
     /// How long to wait, and what it means when nothing happens.
     fn patience(&self) -> (Duration, Failure) {
         let limits = &self.turn.snapshot.settings.limits;
-        let (limit, silence) = if !self.upload.is_done() && self.response.is_none() && !self.connection.is_blocked() {
+        let uploading = !self.upload.is_done() && !self.abandoned && !self.connection.is_blocked();
+        let (limit, silence) = if uploading && self.response.is_none() {
             (limits.body_idle_timeout, Failure::RequestBodyTimeout)
-        } else if self.response.is_some() || self.connection.is_blocked() {
+        } else if self.response.is_some() || self.connection.is_blocked() || self.abandoned {
             (limits.body_idle_timeout, Failure::UpstreamTimeout)
         } else {
             // The upstream may think: Istio sets no limit unless the route has a timeout.
@@ -203,7 +219,7 @@ impl Exchange<'_, '_> {
         let answers = !self.pending.is_empty();
         let receives = self.response.as_ref().is_none_or(|response| !response.done);
         let mut upstream_writable = pin!(writable(upstream, sends));
-        let mut client_readable = pin!(readable(client, !sends && !self.upload.is_done()));
+        let mut client_readable = pin!(readable(client, !sends && !self.abandoned && !self.upload.is_done()));
         let mut client_writable = pin!(writable(client, answers));
         poll_fn(|context| {
             if receives && !answers && upstream.poll_readable(context).is_ready() {
@@ -237,8 +253,12 @@ impl Exchange<'_, '_> {
         self.turn.story.bytes_received += taken.data;
         let result = self.connection.send(&plain, scratch);
         plain.clear();
+        drop(plain);
         self.sent_at = Instant::now();
-        result.map_err(|error| self.turn.story.transport(Failure::UpstreamClosed, &error.to_string()))
+        if let Err(error) = result {
+            self.abandon(&error);
+        }
+        Ok(())
     }
 
     /// Passes on what the upstream has sent.
@@ -302,7 +322,7 @@ impl Exchange<'_, '_> {
             };
             let (head_bytes, rest) = bytes.split_at(head.head.len as usize);
             if head.status >= FINAL_STATUS_MIN {
-                if self.terms.retry_on.contains(&head.status) {
+                if self.terms.retry_on.contains(&head.status) && !self.turn.inbound.is_streamed() {
                     return Err(Broken::Status);
                 }
                 self.begin_response(&head, head_bytes, output);
@@ -398,8 +418,9 @@ impl Exchange<'_, '_> {
 
     /// Ends a failed exchange: answered by the caller if the client has seen nothing, cut off visibly if it has.
     fn break_off(self, broken: Broken) -> Result<(Ending, Option<Connection>), Broken> {
-        match (self.response, broken) {
-            (Some(_), Broken::Failure(failure)) => Ok(((After::Reset, Some(failure)), None)),
+        // An interim response that went out in part is an answer begun, too.
+        match (self.response.is_some() || !self.pending.is_empty(), broken) {
+            (true, Broken::Failure(failure)) => Ok(((After::Reset, Some(failure)), None)),
             (_, broken) => Err(broken),
         }
     }
@@ -407,7 +428,7 @@ impl Exchange<'_, '_> {
     fn finish(self) -> (Ending, Option<Connection>) {
         let Some(response) = self.response else { return ((After::Reset, None), None) };
         // A request that was answered before it was sent whole leaves both connections in the middle of a message.
-        let uploaded = self.upload.is_done();
+        let uploaded = self.upload.is_done() && !self.abandoned;
         let after = if response.client_keeps && uploaded { After::Keep } else { After::Close };
         let reusable = response.upstream_keeps && uploaded && !self.connection.is_blocked();
         if reusable {

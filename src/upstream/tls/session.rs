@@ -112,7 +112,8 @@ async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<(), Han
 /// `incoming` is the buffer that the error was found in: rustls remembers positions in it.
 fn send_alert(connection: &mut UnbufferedClientConnection, incoming: &mut Vec<u8>, socket: &Socket) {
     let mut outgoing = Vec::new();
-    while let Ok(Step::Again) = step(connection, incoming, &mut outgoing, None) {}
+    // One step yields the alert; another would read the same bytes again.
+    let _ = step(connection, incoming, &mut outgoing, None);
     let _ = socket.send(&outgoing);
 }
 
