@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::Signal;
 use rustls::ServerConnection;
@@ -126,6 +127,49 @@ fn an_end_that_comes_with_the_last_data_is_an_end_though_the_upstream_waits() {
     assert_eq!(gateway.client().get(HOST, "/").text(), "all of it");
     server.join().expect("the server does not panic").expect("the gateway closes in good order");
     assert_eq!(gateway.log().first().flags, "-");
+}
+
+/// A server that reads a hello and then sends this piece for as long as somebody takes it; how many bytes that was so
+/// far. Its thread ends with the process.
+fn send_for_ever(piece: Vec<u8>) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    let port = listener.local_addr().expect("a bound listener has an address").port();
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        // A failed handshake is tried again by default, as in Istio.
+        while let Ok((mut socket, _)) = listener.accept() {
+            let _ = socket.read(&mut [0; 4096]);
+            while let Ok(count @ 1..) = socket.write(&piece) {
+                counter.fetch_add(count as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    (port, sent)
+}
+
+#[test]
+fn a_handshake_without_end_is_cut_and_fills_no_memory() {
+    let authority = Authority::new();
+    let pieces: [(&str, Vec<u8>); 6] = [
+        ("a message of 16 MiB", [&[22, 3, 3, 0x40, 0, 2, 0xff, 0xff, 0xff], &[0; 16_380][..]].concat()),
+        ("one message in single bytes", [22, 3, 3, 0, 1, 2].repeat(2_000)),
+        ("empty records", [22, 3, 3, 0, 0].repeat(2_000)),
+        ("warnings", [21, 3, 3, 0, 2, 1, 0].repeat(2_000)),
+        ("changes of cipher", [20, 3, 3, 0, 1, 1].repeat(2_000)),
+        ("data", [&[23, 3, 3, 0x40, 0], &[0; 16_384][..]].concat()),
+    ];
+    for (what, piece) in pieces {
+        let (port, sent) = send_for_ever(piece);
+        let gateway = originating(port, &authority);
+        assert_eq!(gateway.client().get(HOST, "/").status, 503, "{what}");
+        let line = gateway.log().first();
+        assert_eq!(line.flags, "UF", "{what}: {line:?}");
+        assert!(line.transport_failure.starts_with("TLS_error"), "{what}: {line:?}");
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent < 32 << 20, "{what}: {sent} bytes were taken");
+        assert!(gateway.peak_memory_kib() < 96 * 1024, "{what}: {} KiB", gateway.peak_memory_kib());
+    }
 }
 
 #[test]
