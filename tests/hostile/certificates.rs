@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,26 +93,34 @@ fn old_versions_and_weak_suites_are_refused_with_a_reason() {
     assert_eq!(gateway.client().get(HOST, "/").status, 200, "the instrument works with what is good");
 }
 
-/// A TLS server for one connection that sends its whole answer and its close_notify in one piece, and then waits for the
-/// client to close.
-fn answer_and_wait(listener: &TcpListener, identity: &Identity) -> io::Result<()> {
-    let (mut socket, _) = listener.accept()?;
+/// Does a handshake, takes one request, and says what belongs to the answer and its end on the wire.
+fn sealed(socket: &mut TcpStream, identity: &Identity, answer: &[u8], ends: bool) -> io::Result<Vec<u8>> {
     let mut connection = ServerConnection::new(Arc::new(identity.server())).map_err(io::Error::other)?;
     while connection.is_handshaking() {
-        connection.complete_io(&mut socket)?;
+        connection.complete_io(socket)?;
     }
     let mut request = [0; 1024];
     while connection.reader().read(&mut request).is_err() {
-        connection.complete_io(&mut socket)?;
+        connection.complete_io(socket)?;
     }
-    connection.writer().write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it")?;
-    connection.send_close_notify();
-    let mut piece = Vec::new();
+    connection.writer().write_all(answer)?;
+    if ends {
+        connection.send_close_notify();
+    }
+    let mut bytes = Vec::new();
     while connection.wants_write() {
-        connection.write_tls(&mut piece)?;
+        connection.write_tls(&mut bytes)?;
     }
-    socket.write_all(&piece)?;
-    while socket.read(&mut request)? > 0 {}
+    Ok(bytes)
+}
+
+/// A TLS server that sends a whole answer with its end in one piece, and then waits for the client to close.
+fn answer_and_wait(listener: &TcpListener, identity: &Identity) -> io::Result<()> {
+    let (mut socket, _) = listener.accept()?;
+    let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it";
+    let bytes = sealed(&mut socket, identity, answer, true)?;
+    socket.write_all(&bytes)?;
+    while socket.read(&mut [0; 1024])? > 0 {}
     Ok(())
 }
 
@@ -169,6 +177,40 @@ fn a_handshake_without_end_is_cut_and_fills_no_memory() {
         let sent = sent.load(Ordering::Relaxed);
         assert!(sent < 32 << 20, "{what}: {sent} bytes were taken");
         assert!(gateway.peak_memory_kib() < 96 * 1024, "{what}: {} KiB", gateway.peak_memory_kib());
+    }
+}
+
+#[test]
+fn rubbish_behind_an_answer_ends_that_connection_and_nothing_else() {
+    let authority = Authority::new();
+    let rubbish: [(&str, bool, Vec<u8>); 7] = [
+        ("a record that does not decrypt", false, [&[23, 3, 3, 0, 32], &[7; 32][..]].concat()),
+        ("a record too long", false, [&[23, 3, 3, 0xff, 0xff], &[7; 100][..]].concat()),
+        ("no record", false, vec![0xff; 1_000]),
+        ("half a record", false, [&[23, 3, 3, 0x20, 0], &[7; 1_000][..]].concat()),
+        ("a handshake in the clear", false, [22, 3, 3, 0, 4, 1, 0, 0, 0].repeat(10)),
+        ("an alert in the clear", false, vec![21, 3, 3, 0, 2, 2, 40]),
+        ("megabytes behind the end", true, vec![7; 1 << 20]),
+    ];
+    for (what, ends, rubbish) in rubbish {
+        let identity = authority.issue(HOST);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+        let port = listener.local_addr().expect("a bound listener has an address").port();
+        std::thread::spawn(move || {
+            // Ends with the process; what a connection ends with is the gateway's choice.
+            for mut socket in listener.incoming().map_while(Result::ok) {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                if let Ok(bytes) = sealed(&mut socket, &identity, answer, ends) {
+                    let _ = socket.write_all(&[&bytes[..], &rubbish].concat());
+                }
+            }
+        });
+        let gateway = originating(port, &authority);
+        let mut client = gateway.client();
+        for _ in 0..3 {
+            assert_eq!(client.get(HOST, "/").text(), "ok", "{what}");
+        }
+        assert!(gateway.peak_memory_kib() < 96 * 1024, "{what}");
     }
 }
 
