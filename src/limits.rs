@@ -82,7 +82,7 @@ pub const PIPE_BYTES: usize = 1024 * 1024;
 pub const PIPES_IDLE_MAX: usize = 16;
 
 /// Idle upstream connections that a worker keeps per destination.
-pub const POOL_IDLE_PER_DESTINATION: usize = 256;
+pub const POOL_IDLE_PER_DESTINATION: usize = 2048;
 
 /// Idle upstream connections that a worker keeps in all.
 pub const POOL_IDLE_MAX: usize = 4096;

@@ -4,12 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
-
 use crate::config::Loader;
 use crate::config::finding::{Finding, Severity};
 
-use super::ConfigFile;
+use super::{ConfigFile, Output};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -28,12 +26,6 @@ pub(super) struct Check {
     /// Form of the findings on stdout.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 impl Check {
@@ -65,7 +57,7 @@ fn exit_code(findings: &[Finding], strict: bool) -> ExitCode {
 }
 
 /// One line per finding, then a summary.
-fn text(findings: &[Finding]) -> String {
+pub(super) fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         text.push_str(&line(finding));

@@ -2,7 +2,9 @@
 
 mod check;
 mod demo;
+mod explain;
 mod get;
+mod observe;
 mod run;
 
 use std::path::PathBuf;
@@ -42,8 +44,12 @@ enum Command {
     Run(run::Run),
     /// Load everything, report all findings, change nothing.
     Check(check::Check),
+    /// Say which objects decide a request, and where it would go.
+    Explain(explain::Explain),
     /// Show what the running gateway enforces now.
     Get(get::Get),
+    /// Print ServiceEntries that would allow what the running gateway has denied since its start.
+    Observe(observe::Observe),
     /// The whole story on this machine, without network or configuration.
     Demo(demo::Demo),
 }
@@ -52,8 +58,25 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The bootstrap file.
-    #[arg(long, env = "PORTCULLIS_CONFIG", default_value = "/etc/portcullis/portcullis.yaml")]
+    #[arg(long, env = "PORTCULLIS_CONFIG", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
+}
+
+impl ConfigFile {
+    /// What holds where no `--config` is given.
+    fn from_environment() -> PathBuf {
+        std::env::var_os("PORTCULLIS_CONFIG").map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from)
+    }
+}
+
+/// Where the bootstrap file is unless told otherwise.
+const DEFAULT_CONFIG: &str = "/etc/portcullis/portcullis.yaml";
+
+/// Form of what a verb reports on stdout.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Text,
+    Json,
 }
 
 /// Exit code for bad usage, as clap's own.
@@ -85,7 +108,9 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
+        Command::Explain(explain) => explain.execute(),
         Command::Get(get) => get.execute(),
+        Command::Observe(observe) => observe.execute(),
         Command::Demo(demo) => demo.execute(),
     }
 }

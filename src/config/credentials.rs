@@ -3,6 +3,7 @@
 //! Nothing here ever weakens verification: what cannot be read makes the profile unavailable, with a reason.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,9 @@ use crate::route::cluster::{ClientIdentity, TlsProfile, VerifyName};
 
 use super::bootstrap;
 use super::identity::{Generation, ProfileKey};
+use super::istio::Origin;
 use super::istio::destination_rule::{ClientTls, TlsMode};
+use super::istio::secret::{Secret, Secrets};
 
 /// Largest certificate file that is read; the largest public revocation lists are a few MiB.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -26,32 +29,91 @@ pub(super) type Reason = Box<str>;
 #[derive(Debug)]
 pub(super) struct Credentials<'a> {
     defaults: &'a bootstrap::Tls,
+    secrets: &'a Secrets,
+    root_namespace: &'a str,
     files: HashMap<PathBuf, Result<Content, Reason>>,
     roots: HashMap<u32, Result<Arc<RootCertStore>, Reason>>,
     system: Option<Result<(u32, Arc<RootCertStore>), Reason>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Content {
     number: u32,
     bytes: Arc<[u8]>,
 }
 
-/// The files that the settings name.
+/// Never the bytes, which may be a private key.
+impl fmt::Debug for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "content {} of {} bytes", self.number, self.bytes.len())
+    }
+}
+
+/// Where the settings say that certificates are.
 #[derive(Debug, Default)]
-struct Files {
-    roots: Option<PathBuf>,
-    crl: Option<PathBuf>,
-    identity: Option<(PathBuf, PathBuf)>,
+struct Sources<'a> {
+    roots: Option<Source<'a>>,
+    crl: Option<Source<'a>>,
+    identity: Option<(Source<'a>, Source<'a>)>,
+}
+
+/// A file, or a value of a Secret.
+enum Source<'a> {
+    File(PathBuf),
+    /// The bytes, and the name of the Secret for messages.
+    Value(&'a Arc<[u8]>, Box<str>),
+}
+
+/// What a `credentialName` leads to.
+enum Holder<'a> {
+    Secret(&'a Secret, Box<str>),
+    Folder(PathBuf),
+}
+
+impl<'a> Holder<'a> {
+    /// The first of these that is there.
+    fn find(&self, keys: &[&str]) -> Option<Source<'a>> {
+        match self {
+            Self::Secret(secret, name) => secret.value(keys).map(|bytes| Source::Value(bytes, name.clone())),
+            Self::Folder(folder) => {
+                keys.iter().map(|key| folder.join(key)).find(|path| path.exists()).map(Source::File)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Holder<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(_, name) => write!(formatter, "Secret {name}"),
+            Self::Folder(folder) => folder.display().fmt(formatter),
+        }
+    }
+}
+
+impl fmt::Display for Source<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Value(_, name) => write!(formatter, "Secret {name}"),
+        }
+    }
+}
+
+/// Never the bytes.
+impl fmt::Debug for Source<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
 }
 
 impl<'a> Credentials<'a> {
     /// Nothing is read yet.
-    pub(super) fn new(defaults: &'a bootstrap::Tls) -> Self {
-        Self { defaults, files: HashMap::new(), roots: HashMap::new(), system: None }
+    pub(super) fn new(defaults: &'a bootstrap::Tls, secrets: &'a Secrets, root_namespace: &'a str) -> Self {
+        Self { defaults, secrets, root_namespace, files: HashMap::new(), roots: HashMap::new(), system: None }
     }
 
-    /// The profile for these settings; relative paths are relative to `folder`.
+    /// The profile for these settings of the DestinationRule `origin`; relative paths are relative to its folder.
     ///
     /// # Errors
     /// What is missing or broken.
@@ -59,23 +121,23 @@ impl<'a> Credentials<'a> {
         &mut self,
         tls: &ClientTls,
         verify: VerifyName,
-        folder: &Path,
+        origin: &Origin,
         generation: &mut Generation<'_>,
     ) -> Result<Arc<TlsProfile>, Reason> {
         if tls.mode == Some(TlsMode::IstioMutual) {
             return Err("ISTIO_MUTUAL is the TLS of a mesh, and there is no mesh here".into());
         }
-        let files = self.files(tls, folder)?;
+        let sources = self.sources(tls, origin)?;
         let (number, roots) = match verify {
             VerifyName::Nothing => (None, Arc::new(RootCertStore::empty())),
             VerifyName::Sni | VerifyName::AnyOf(_) | VerifyName::ChainOnly => {
-                let (number, roots) = self.trusted(files.roots.as_deref(), generation)?;
+                let (number, roots) = self.trusted(sources.roots, generation)?;
                 (Some(number), roots)
             }
         };
-        let crl = files.crl.map(|path| self.read(&path, generation)).transpose()?;
-        let identity = match &files.identity {
-            Some((chain, key)) => Some((self.read(chain, generation)?, self.read(key, generation)?)),
+        let crl = sources.crl.map(|source| self.content(&source, generation)).transpose()?;
+        let identity = match &sources.identity {
+            Some((chain, key)) => Some((self.content(chain, generation)?, self.content(key, generation)?)),
             None => None,
         };
         let key = ProfileKey {
@@ -91,60 +153,77 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    fn files(&self, tls: &ClientTls, folder: &Path) -> Result<Files, Reason> {
+    fn sources(&self, tls: &ClientTls, origin: &Origin) -> Result<Sources<'a>, Reason> {
         let mutual = tls.mode == Some(TlsMode::Mutual);
         if let Some(name) = filled(tls.credential_name.as_ref()) {
-            return self.credential(name, mutual);
+            return self.credential(name, &origin.object.namespace, mutual);
         }
-        let path = |field: &Option<String>| filled(field.as_ref()).map(|path| folder.join(path));
+        let path = |field: &Option<String>| filled(field.as_ref()).map(|path| Source::File(origin.folder().join(path)));
         let identity = match (path(&tls.client_certificate), path(&tls.private_key)) {
             (Some(chain), Some(key)) if mutual => Some((chain, key)),
             _ if mutual => return Err("MUTUAL needs a client certificate and a private key".into()),
             _ => None,
         };
-        Ok(Files { roots: path(&tls.ca_certificates), crl: path(&tls.ca_crl), identity })
+        Ok(Sources { roots: path(&tls.ca_certificates), crl: path(&tls.ca_crl), identity })
     }
 
-    /// `credentials/NAME/{tls.crt,tls.key,ca.crt,ca.crl}`, or the names that generic secrets use.
-    fn credential(&self, name: &str, mutual: bool) -> Result<Files, Reason> {
+    /// What `credentialName` means: of a Secret with the keys of TLS or of generic ones, else of the folder
+    /// `credentials/NAME` with files of the same names. Roots may stand in NAME-cacert.
+    fn credential(&self, name: &str, namespace: &str, mutual: bool) -> Result<Sources<'a>, Reason> {
         if !is_credential_name(name) {
-            return Err(format!("credentialName {name:?} is not the name of a folder").into());
+            return Err(format!("credentialName {name:?} is not the name of a Secret or folder").into());
         }
-        let folder = self.defaults.credentials.join(name);
-        let roots_folder = self.defaults.credentials.join(format!("{name}-cacert"));
-        let in_folder = |names: [&str; 2]| names.map(|name| folder.join(name)).into_iter().find(|path| path.exists());
-        let roots = ["ca.crt", "cacert"].map(|name| roots_folder.join(name)).into_iter().find(|path| path.exists());
-        let roots = roots.or_else(|| in_folder(["ca.crt", "cacert"]));
-        let missing =
-            |file: &str| Reason::from(format!("credentialName {name:?}: {}: missing", folder.join(file).display()));
+        let own = self.holder(name, namespace)?;
+        let roots = self.holder(&format!("{name}-cacert"), namespace)?.find(&["ca.crt", "cacert"]);
+        let roots = roots.or_else(|| own.find(&["ca.crt", "cacert"]));
+        let missing = |key: &str| Reason::from(format!("credentialName {name:?}: {own}: {key}: missing"));
         if roots.is_none() && !mutual {
             return Err(missing("ca.crt"));
         }
-        let identity = match (in_folder(["tls.crt", "cert"]), in_folder(["tls.key", "key"])) {
+        let identity = match (own.find(&["tls.crt", "cert"]), own.find(&["tls.key", "key"])) {
             _ if !mutual => None,
             (Some(chain), Some(key)) => Some((chain, key)),
             (None, _) => return Err(missing("tls.crt")),
             (_, None) => return Err(missing("tls.key")),
         };
-        Ok(Files { roots, crl: in_folder(["ca.crl", "crl"]), identity })
+        Ok(Sources { roots, crl: own.find(&["ca.crl", "crl"]), identity })
     }
 
-    /// The roots of this file, else of the bootstrap file, else of the system.
+    fn holder(&self, name: &str, namespace: &str) -> Result<Holder<'a>, Reason> {
+        match self.secrets.find(name, namespace, self.root_namespace) {
+            Ok(Some(secret)) => Ok(Holder::Secret(secret, name.into())),
+            Ok(None) => Ok(Holder::Folder(self.defaults.credentials.join(name))),
+            Err(namespaces) => {
+                let namespaces = namespaces.join(", ");
+                Err(format!("credentialName {name:?}: Secrets of this name stand in several namespaces: {namespaces}")
+                    .into())
+            }
+        }
+    }
+
+    /// The roots of this source, else of the bootstrap file, else of the system.
     fn trusted(
         &mut self,
-        path: Option<&Path>,
+        source: Option<Source<'_>>,
         generation: &mut Generation<'_>,
     ) -> Result<(u32, Arc<RootCertStore>), Reason> {
-        let default = self.defaults.ca_certificates.as_deref();
-        let Some(path) = path.or(default) else { return self.system_roots(generation) };
-        let content = self.read(path, generation)?;
+        let default = || self.defaults.ca_certificates.clone().map(Source::File);
+        let Some(source) = source.or_else(default) else { return self.system_roots(generation) };
+        let content = self.content(&source, generation)?;
         let parsed = self.roots.entry(content.number).or_insert_with(|| parse_roots(&content.bytes));
-        let roots = parsed.clone().map_err(|reason| format!("{}: {reason}", path.display()))?;
+        let roots = parsed.clone().map_err(|reason| format!("{source}: {reason}"))?;
         Ok((content.number, roots))
     }
 
     fn system_roots(&mut self, generation: &mut Generation<'_>) -> Result<(u32, Arc<RootCertStore>), Reason> {
         self.system.get_or_insert_with(|| load_system_roots(generation)).clone()
+    }
+
+    fn content(&mut self, source: &Source<'_>, generation: &mut Generation<'_>) -> Result<Content, Reason> {
+        match source {
+            Source::File(path) => self.read(path, generation),
+            Source::Value(bytes, _) => Ok(Content { number: generation.content(bytes), bytes: Arc::clone(bytes) }),
+        }
     }
 
     fn read(&mut self, path: &Path, generation: &mut Generation<'_>) -> Result<Content, Reason> {

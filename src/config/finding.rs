@@ -71,6 +71,8 @@ pub mod code {
     pub const PLAIN_TEXT: &str = "PC0014";
     /// A DENY rule about HTTP refuses all TLS that its other conditions meet.
     pub const HTTP_ONLY: &str = "PC0015";
+    /// A resource opens everything.
+    pub const ALLOW_ANY: &str = "PC0016";
     /// A key of the bootstrap file is wrong.
     pub const BOOTSTRAP: &str = "PC0013";
     /// Istio would refuse the object (SchemaValidationError).
@@ -114,10 +116,10 @@ impl Report {
         self.add(Finding { severity, code, kind, namespace, name, field, message: message.into(), source });
     }
 
-    /// Whether any finding is an error.
+    /// How many findings are errors.
     #[must_use]
-    pub fn has_errors(&self) -> bool {
-        self.errors > 0
+    pub fn error_count(&self) -> usize {
+        self.errors
     }
 
     /// The findings in the order in which they were found.

@@ -13,13 +13,24 @@ use crate::route::cluster::{Endpoints, PoolId, TlsProfile, VerifyName};
 use crate::route::host::HostName;
 
 /// What one generation of the configuration knew.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Store {
     /// Contents of certificate files; equal bytes have equal numbers.
     contents: Known<Arc<[u8]>, u32>,
     profiles: Known<ProfileKey, Arc<TlsProfile>>,
     pools: Known<PoolKey, PoolId>,
     next: Next,
+}
+
+/// Without the contents, which may be private keys.
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Store")
+            .field("pools", &self.pools.len())
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The next identifiers to give out.

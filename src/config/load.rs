@@ -23,11 +23,17 @@ pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const NESTING_MAX: usize = 200;
 
 /// A file that was read.
-#[derive(Debug)]
 pub struct SourceFile {
     /// Its path, as findings show it.
     pub path: PathBuf,
     text: String,
+}
+
+/// Without the text, which may hold Secrets.
+impl std::fmt::Debug for SourceFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SourceFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// One document of a file: the text between two `---`.
@@ -182,7 +188,8 @@ fn is_resource(path: &Path) -> bool {
 
 fn read_file(path: &Path) -> Result<SourceFile, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
+    let size = file.metadata().map_or(0, |metadata| metadata.len().min(FILE_BYTES_MAX));
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"));

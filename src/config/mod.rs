@@ -19,6 +19,7 @@ mod compile;
 mod credentials;
 mod identity;
 mod local;
+mod mesh;
 mod position;
 #[cfg(test)]
 mod tests;
@@ -82,6 +83,21 @@ impl Loader {
         }
     }
 
+    /// Loads the bootstrap file, with these resources in place of its own.
+    ///
+    /// # Errors
+    /// All findings, at least one of which is an error.
+    pub fn load_with(&mut self, config: &Path, paths: &[PathBuf]) -> Result<Loaded, Vec<Finding>> {
+        let mut report = Report::default();
+        match Bootstrap::read(config, &mut report) {
+            Some((bootstrap, settings)) => {
+                let bootstrap = Bootstrap { resources: paths.to_vec(), ..bootstrap };
+                self.load_resources(bootstrap, settings, report)
+            }
+            None => Err(report.into_findings()),
+        }
+    }
+
     /// Loads Istio files and folders without a bootstrap file: its defaults hold, and there is no listener.
     ///
     /// # Errors
@@ -93,18 +109,23 @@ impl Loader {
 
     fn load_resources(
         &mut self,
-        bootstrap: Bootstrap,
-        settings: Settings,
+        mut bootstrap: Bootstrap,
+        mut settings: Settings,
         mut report: Report,
     ) -> Result<Loaded, Vec<Finding>> {
+        let errors_before = report.error_count();
         let mut objects = Objects::read(&bootstrap.resources, &mut report);
+        // Without the objects that could not be read, what refers to them only looks wrong.
+        let is_complete = report.error_count() == errors_before;
+        let mesh = mesh::settle(&objects, &mut bootstrap, &mut settings, &mut report);
         validate::validate(&objects, &mut report);
-        let registry = Registry::new(&objects);
-        validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
+        let registry = Registry::new(&objects, &mesh.root_namespace);
+        if is_complete {
+            validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
+        }
         let mut generation = Generation::after(&self.store);
-        let routes =
-            compile::compile(&objects, &registry, &bootstrap, settings.connect_timeout, &mut generation, &mut report);
-        if report.has_errors() {
+        let routes = compile::compile(&objects, &registry, &bootstrap, &settings, &mesh, &mut generation, &mut report);
+        if report.error_count() > 0 {
             return Err(report.into_findings());
         }
         self.store = generation.finish();

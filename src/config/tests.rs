@@ -1,5 +1,9 @@
 //! From text to tables: what a configuration comes to.
 
+mod mesh;
+mod namespaces;
+mod secrets;
+
 use std::path::PathBuf;
 
 use super::finding::{Finding, Severity};

@@ -76,6 +76,23 @@ impl Socket {
         self.stream.writable(false).await
     }
 
+    /// Lets the other sessions of the worker have their turn; to be called now and then by whoever finds work at every
+    /// look.
+    ///
+    /// Waking oneself would starve the driver: monoio puts a self-woken task in front of all others. Under io_uring a
+    /// poll of a ready socket goes through the ring, behind everybody else; under epoll it is ready at once, so there
+    /// the way out is a timer.
+    ///
+    /// # Errors
+    /// When the driver refuses the poll.
+    pub async fn give_way(&self) -> io::Result<()> {
+        if monoio::utils::is_legacy() {
+            super::sleep(Duration::ZERO).await;
+            return Ok(());
+        }
+        self.stream.writable(false).await
+    }
+
     /// Receives into `buffer`, which must not be empty, without waiting.
     ///
     /// # Errors

@@ -166,6 +166,21 @@ impl Authorization {
     }
 }
 
+impl Authorization {
+    /// The policies behind the decision about a session, for `explain`: the one that refuses, the one that lets it
+    /// pass, or all those that apply and do not.
+    #[must_use]
+    pub fn behind(&self, session: &Session<'_>) -> Vec<&Policy> {
+        let allows = |policy: &&Policy| policy.rules.iter().any(|rule| rule.allows(session));
+        let mut applying = self.allow.iter().filter(|policy| policy.applies(session));
+        match self.evaluate(session) {
+            Decision::Deny(Some((policy, _))) => vec![policy],
+            Decision::Deny(None) => applying.collect(),
+            Decision::Allow => applying.find(allows).into_iter().collect(),
+        }
+    }
+}
+
 impl Decision<'_> {
     /// Whether the session may go on.
     #[must_use]

@@ -1,7 +1,7 @@
 //! Pure decisions: which objects allow a session, and where it goes.
 //!
 //! No I/O, no clock, no async, and no word of Istio's YAML: [`crate::config`] turns resources into these tables, a
-//! worker asks them, and `portcullis explain` asks the same functions.
+//! worker asks them through [`decide`], and `portcullis explain` asks the same functions.
 //!
 //! # The life of a decision
 //!
@@ -41,6 +41,7 @@
 pub mod address;
 pub mod authorization;
 pub mod cluster;
+pub mod decide;
 pub mod fuzz;
 pub mod host;
 pub mod http;

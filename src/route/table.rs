@@ -39,11 +39,16 @@ pub struct Tables {
     pub tls_hosts: Vec<TlsHost>,
     /// Every cluster that a route may lead to.
     pub clusters: Vec<Cluster>,
+    /// The DestinationRules of each cluster, by its index, for `explain`.
+    pub cluster_rules: ClusterRules,
     /// What AuthorizationPolicies say.
     pub authorization: Authorization,
     /// Whether any rule looks at a path, so that escaped slashes in paths must be refused.
     pub path_policy: bool,
 }
+
+/// The DestinationRules of each cluster.
+pub type ClusterRules = Vec<Box<[Arc<ObjectRef>]>>;
 
 /// One object of the configuration, for `explain`, `rbac_access_denied` details and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +83,14 @@ pub struct TlsHost {
     pub objects: Vec<Arc<ObjectRef>>,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
+}
+
+impl Tables {
+    /// The DestinationRules whose policy a cluster has.
+    #[must_use]
+    pub fn rules_of(&self, id: ClusterId) -> &[Arc<ObjectRef>] {
+        self.cluster_rules.get(id.0 as usize).map_or(&[], |rules| rules)
+    }
 }
 
 impl VirtualHost {

@@ -8,31 +8,31 @@
 
 mod client;
 mod context;
-mod http;
+pub(crate) mod http;
 mod peek;
-mod tunnel;
+pub(crate) mod tunnel;
 
-pub use client::{Client, Clients};
+pub use client::{Client, Clients, Registration};
 pub use context::Context;
 
 use std::rc::Rc;
 
-use crate::failure::Failure;
-
 use peek::Opening;
 
 /// Serves one client connection from accept to the last log line.
+///
+/// Its stages are boxed, so that a session holds the memory of the stage it is in, not of the largest.
 pub async fn serve(context: Rc<Context>, client: Rc<Client>) {
     match peek::peek(&client.socket, &context).await {
         Ok(Opening::Tls(hello, bytes)) => Box::pin(tunnel::serve(&context, &client, hello, bytes)).await,
         Ok(Opening::Http(bytes)) => Box::pin(http::serve(&context, &client, bytes)).await,
         // A connection that brought nothing was neither a request nor a session.
         Ok(Opening::Nothing) => {}
-        Err(failure) => tunnel::refuse(&context, &client, &failure).await,
+        Err(failure) => Box::pin(tunnel::refuse(&context, &client, &failure)).await,
     }
 }
 
-/// Whether a failure leaves the client with an answer that it must be given time to read.
-fn has_answer(failure: &Failure) -> bool {
-    failure.alert().is_some() || failure.status().is_some()
+/// Tells of a session that a bug has ended.
+pub fn tell_panic(context: &Rc<Context>, client: &Client) {
+    tunnel::tell_panic(context, client);
 }

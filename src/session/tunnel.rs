@@ -6,22 +6,18 @@ use std::time::{Instant, SystemTime};
 use crate::failure::Failure;
 use crate::net::{Socket, within};
 use crate::relay::{self, End, Transferred};
-use crate::route::authorization::{self, Decision};
-use crate::route::cluster::{Balance, Cluster, Destination, Endpoints, PoolId};
+use crate::route::decide::{self, Source, TlsVerdict};
 use crate::route::host::HostName;
-use crate::snapshot::{Outbound, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::telemetry::record::Record;
 use crate::upstream::dial;
 use crate::wire::client_hello::ClientHello;
 
 use super::context::Denied;
-use super::{Client, Context, has_answer};
-
-/// The cluster of hosts that no resource names, under ALLOW_ANY.
-pub(super) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
+use super::{Client, Context};
 
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
-pub(super) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
+pub(crate) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
 
 /// The facts of a tunnel, gathered on its way.
 struct Story {
@@ -41,22 +37,34 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, hello: ClientH
     let mut story = Story::new();
     story.server_name = hello.server_name;
     let result = run(context, client, bytes, &mut story).await;
-    if let Err(failure) = &result {
-        answer(context, client, failure, &story).await;
-    }
+    client.set_upstream(None);
+    let alerted = result.as_ref().err().is_some_and(|failure| alert(client, failure, &story));
     story.tell(context, client, result.err());
+    if alerted {
+        Box::pin(client.linger(&context.scratch)).await;
+    }
 }
 
 /// Refuses a client whose first bytes were not fit to be served.
 pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Failure) {
     let story = Story::new();
-    answer(context, client, failure, &story).await;
+    let alerted = alert(client, failure, &story);
     story.tell(context, client, Some(failure.clone()));
+    if alerted {
+        client.linger(&context.scratch).await;
+    }
+}
+
+/// Tells of a session that a bug has ended; what it was about is lost with it.
+pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
+    Story::new().tell(context, client, Some(Failure::Internal));
 }
 
 async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Story) -> Result<(), Failure> {
     let snapshot = context.snapshot();
-    let upstream = connect(context, &snapshot, client, story).await?;
+    // Boxed: what it takes to connect must not weigh on the hours that the relay may last.
+    let upstream = Rc::new(Box::pin(connect(context, &snapshot, client, story)).await?);
+    client.set_upstream(Some(Rc::clone(&upstream)));
     let idle = snapshot.settings.limits.tunnel_idle_timeout;
     let sent = within(idle, upstream.send_all(&hello)).await.ok_or(Failure::IdleTimeout)?;
     sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
@@ -90,10 +98,11 @@ async fn connect(
 ) -> Result<Socket, Failure> {
     let name = story.server_name.clone().ok_or(Failure::NoServerName)?;
     let anywhere;
-    let cluster = match decide(context, snapshot, client, &name)? {
-        Some(destination) => cluster_of(snapshot, destination)?,
-        None => {
-            anywhere = passthrough_cluster(client.service_port, snapshot);
+    let source = Source { address: client.peer.ip(), port: client.service_port };
+    let cluster = match decide::tls(snapshot, source, &name)? {
+        TlsVerdict::Forward(_, route) => decide::cluster(snapshot, route.pick(context.balancer.random()))?,
+        TlsVerdict::Anywhere => {
+            anywhere = decide::passthrough_cluster(client.service_port, snapshot);
             &anywhere
         }
     };
@@ -116,71 +125,11 @@ async fn connect(
     Err(failure)
 }
 
-/// Where the tunnel goes; `None`: wherever the name leads, since the operator allows any.
-fn decide(
-    context: &Context,
-    snapshot: &Snapshot,
-    client: &Client,
-    name: &HostName,
-) -> Result<Option<Destination>, Failure> {
-    let host = snapshot.routes.tls(client.service_port, name);
-    if host.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
-        return Err(Failure::NotListed);
-    }
-    let session = authorization::Session {
-        source: client.peer.ip(),
-        port: client.service_port,
-        host: name.as_str(),
-        sni: Some(name.as_str()),
-        request: None,
-        objects: host.map_or(&[], |host| &host.objects),
-    };
-    let decision = snapshot.routes.tables.authorization.evaluate(&session);
-    if let Decision::Deny(_) = decision {
-        return Err(Failure::AccessDenied(decision.to_string().into()));
-    }
-    match host {
-        Some(host) => {
-            let route = host.route.as_ref().ok_or(Failure::NoRoute)?;
-            Ok(Some(route.pick(context.balancer.random())))
-        }
-        None => Ok(None),
-    }
-}
-
-/// The cluster of a destination that a route has picked.
-pub(super) fn cluster_of(snapshot: &Snapshot, destination: Destination) -> Result<&Cluster, Failure> {
-    match destination {
-        Destination::Cluster(id) => snapshot.routes.cluster(id).ok_or(Failure::NoCluster),
-        Destination::Missing => Err(Failure::NoCluster),
-    }
-}
-
-/// The cluster that stands for every host that no resource names.
-pub(super) fn passthrough_cluster(port: u16, snapshot: &Snapshot) -> Cluster {
-    Cluster {
-        name: PASSTHROUGH_CLUSTER.into(),
-        service: "unknown".into(),
-        endpoints: Endpoints::Requested { port },
-        balance: Balance::LeastRequest,
-        tls: None,
-        connect_timeout: snapshot.settings.connect_timeout,
-        pool: PoolId(u32::MAX),
-    }
-}
-
-/// Sends the alert that is due, unless the upstream has begun to speak: then the stream is its own.
-async fn answer(context: &Context, client: &Client, failure: &Failure, story: &Story) {
-    if story.transferred.downstream.get() > 0 || story.upstream_local.is_some() {
-        return;
-    }
-    if let Some(alert) = failure.alert()
-        && client.socket.send(&alert.record()).is_ok()
-    {
-        client.linger(&context.scratch).await;
-    } else if !has_answer(failure) {
-        client.socket.shutdown_write();
-    }
+/// Sends the alert that is due, unless an upstream was reached: then the stream is its own. Returns whether the client
+/// has something to read before the connection closes.
+fn alert(client: &Client, failure: &Failure, story: &Story) -> bool {
+    let due = failure.alert().filter(|_| story.upstream_local.is_none());
+    due.is_some_and(|alert| client.socket.send(&alert.record()).is_ok())
 }
 
 impl Story {
@@ -204,7 +153,8 @@ impl Story {
     }
 
     fn tell(&self, context: &Rc<Context>, client: &Client, failure: Option<Failure>) {
-        let cut_off = failure.is_some() && context.drain_expired.get();
+        // A tunnel that was cut off looks finished: both sides have ended.
+        let cut_off = context.drain_expired.get();
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
         let not_listed = matches!(failure, Some(Failure::NotListed | Failure::NoServerName));
         let server_name = self.server_name.as_ref().map(HostName::as_str);

@@ -6,38 +6,30 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{ADMIN_BIND, AdminBind, Bootstrap, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Dns, Scope, Tls, file, limits};
+use super::{ADMIN_BIND, AdminBind, Bootstrap, DRAIN_TIMEOUT, Dns, Scope, Tls, file, limits};
 use crate::config::istio::scalar::parse_duration;
-use crate::config::local;
+use crate::config::{local, mesh};
 use crate::limits::TIMEOUT_MAX;
 use crate::route::address::AddressPolicy;
 use crate::route::host::HostName;
-use crate::route::path::Normalization;
-use crate::snapshot::{AccessLog, Outbound, Settings};
+use crate::snapshot::Settings;
 use crate::worker::{DriverChoice, ListenerSpec};
 
 /// Most workers: more threads than any machine this runs on has CPUs.
 const WORKERS_MAX: usize = 1024;
-
-/// Longest `connectTimeout`: TCP itself gives up after about two minutes.
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// Judges every value; a bad one is reported and replaced by its default.
 pub(super) fn check(file: file::File, folder: &Path, scope: &mut Scope<'_>) -> (Bootstrap, Settings) {
     let mesh = file.mesh_config.unwrap_or_default();
     let listeners = listeners(file.listeners.unwrap_or_default(), scope);
     let admin = admin(file.admin.and_then(|admin| admin.bind), folder, scope);
-    let (access_log_file, access_log) = access_log(&mesh, folder, scope);
+    let mut refuse = |field: &str, message: String| scope.error(&format!("meshConfig.{field}"), message);
+    let mesh = mesh::judge(&mesh, folder, &mut refuse);
+    // What MeshConfig says is settled when the resources are known, which may hold some too.
     let settings = Settings {
-        outbound: outbound(&mesh, scope),
         addresses: addresses(file.address_policy.unwrap_or_default(), &listeners, &admin, scope),
-        normalization: normalization(&mesh, scope),
         limits: limits::check(&file.limits.unwrap_or_default(), scope),
-        connect_timeout: {
-            let field = "meshConfig.connectTimeout";
-            duration(mesh.connect_timeout.as_deref(), field, CONNECT_TIMEOUT, CONNECT_TIMEOUT_MAX, scope)
-        },
-        access_log,
+        ..Settings::default()
     };
     let bootstrap = Bootstrap {
         workers: workers(file.workers, scope),
@@ -45,7 +37,8 @@ pub(super) fn check(file: file::File, folder: &Path, scope: &mut Scope<'_>) -> (
         listeners,
         resources: resources(file.resources.unwrap_or_default(), folder, scope),
         watch: file.watch.unwrap_or(false),
-        access_log_file,
+        mesh,
+        access_log_file: None,
         dns: dns(file.dns.unwrap_or_default(), scope),
         tls: tls(file.tls.unwrap_or_default(), folder, scope),
         admin,
@@ -171,37 +164,6 @@ fn resources(entries: Vec<PathBuf>, folder: &Path, scope: &mut Scope<'_>) -> Vec
         }
     }
     resources.into_iter().filter(|path| path.exists()).collect()
-}
-
-fn outbound(mesh: &file::MeshConfig, scope: &mut Scope<'_>) -> Outbound {
-    let choices = [("REGISTRY_ONLY", Outbound::RegistryOnly), ("ALLOW_ANY", Outbound::AllowAny)];
-    let mode = mesh.outbound_traffic_policy.as_ref().and_then(|policy| policy.mode.as_deref());
-    choice(mode, "meshConfig.outboundTrafficPolicy.mode", &choices, Outbound::RegistryOnly, scope)
-}
-
-fn normalization(mesh: &file::MeshConfig, scope: &mut Scope<'_>) -> Normalization {
-    let choices = [
-        ("DEFAULT", Normalization::Base),
-        ("NONE", Normalization::None),
-        ("BASE", Normalization::Base),
-        ("MERGE_SLASHES", Normalization::MergeSlashes),
-        ("DECODE_AND_MERGE_SLASHES", Normalization::DecodeAndMergeSlashes),
-    ];
-    let word = mesh.path_normalization.as_ref().and_then(|path| path.normalization.as_deref());
-    choice(word, "meshConfig.pathNormalization.normalization", &choices, Normalization::Base, scope)
-}
-
-fn access_log(mesh: &file::MeshConfig, folder: &Path, scope: &mut Scope<'_>) -> (Option<PathBuf>, AccessLog) {
-    if mesh.access_log_format.as_deref().is_some_and(|format| !format.is_empty()) {
-        scope.error("meshConfig.accessLogFormat", "formats of your own are not supported yet; leave it empty");
-    }
-    let choices = [("TEXT", AccessLog::Text), ("JSON", AccessLog::Json)];
-    let encoding = mesh.access_log_encoding.as_deref();
-    let form = choice(encoding, "meshConfig.accessLogEncoding", &choices, AccessLog::Text, scope);
-    match mesh.access_log_file.as_deref() {
-        Some("") => (None, AccessLog::Off),
-        file => (Some(folder.join(file.unwrap_or("/dev/stdout"))), form),
-    }
 }
 
 fn addresses(

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_yaml::Value;
 
+use crate::config::istio::mesh_config::MeshConfig;
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -32,32 +34,6 @@ pub(super) struct Listener {
     pub(super) bind: Option<String>,
     pub(super) service_port: Option<u16>,
     pub(super) capture: Option<String>,
-}
-
-/// `meshConfig:`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct MeshConfig {
-    pub(super) outbound_traffic_policy: Option<OutboundTrafficPolicy>,
-    pub(super) access_log_file: Option<String>,
-    pub(super) access_log_encoding: Option<String>,
-    pub(super) access_log_format: Option<String>,
-    pub(super) connect_timeout: Option<String>,
-    pub(super) path_normalization: Option<PathNormalization>,
-}
-
-/// `meshConfig.outboundTrafficPolicy:`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct OutboundTrafficPolicy {
-    pub(super) mode: Option<String>,
-}
-
-/// `meshConfig.pathNormalization:`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct PathNormalization {
-    pub(super) normalization: Option<String>,
 }
 
 /// `dns:`.

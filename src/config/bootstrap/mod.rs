@@ -15,6 +15,7 @@ use crate::worker::{DriverChoice, ListenerSpec};
 use super::finding::{Finding, Report, Severity, code};
 use super::istio;
 use super::load::{Document, load_single};
+use super::mesh::Mesh;
 
 /// The bootstrap file, checked, with every path resolved against the file's folder.
 #[derive(Clone, Debug)]
@@ -29,7 +30,9 @@ pub struct Bootstrap {
     pub resources: Vec<PathBuf>,
     /// `watch`.
     pub watch: bool,
-    /// `meshConfig.accessLogFile`; `None`: off.
+    /// `meshConfig`, as far as this file says.
+    pub mesh: Mesh,
+    /// `meshConfig.accessLogFile` of whoever has the say; `None`: off.
     pub access_log_file: Option<PathBuf>,
     /// `dns`.
     pub dns: Dns,
@@ -82,9 +85,6 @@ const ADMIN_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ip
 /// How long live sessions may go on after SIGTERM unless told otherwise.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest wait for a TCP connection unless told otherwise, as Istio's default.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 impl Bootstrap {
     /// What holds where there is no bootstrap file: the defaults, no listener, these resources.
     #[must_use]
@@ -95,13 +95,14 @@ impl Bootstrap {
             listeners: Vec::new(),
             resources: resources.to_vec(),
             watch: false,
+            mesh: Mesh::default(),
             access_log_file: None,
             dns: Dns::default(),
             tls: Tls::default(),
             admin: AdminBind::Tcp(ADMIN_BIND),
             drain_timeout: DRAIN_TIMEOUT,
         };
-        (bootstrap, Settings { connect_timeout: CONNECT_TIMEOUT, ..Settings::default() })
+        (bootstrap, Settings::default())
     }
 
     /// Reads and checks the file. `None`: it cannot be read at all; else faults are reported and replaced by
@@ -121,9 +122,9 @@ fn load_bootstrap(path: &Path, report: &mut Report) -> Option<(Arc<Document>, se
         report.file(Severity::Error, code::UNREADABLE, path.display().to_string(), "a folder, not a bootstrap file");
         return None;
     }
-    let errors_before = report.has_errors();
+    let errors_before = report.error_count();
     let document = load_single(path, report);
-    if document.is_none() && report.has_errors() == errors_before {
+    if document.is_none() && report.error_count() == errors_before {
         let message = "the file is empty; it needs at least `listeners` and `resources`";
         report.file(Severity::Error, code::BOOTSTRAP, path.display().to_string(), message);
     }

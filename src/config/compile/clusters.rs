@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -10,15 +11,16 @@ use crate::config::bootstrap::{self, Bootstrap};
 use crate::config::credentials::Credentials;
 use crate::config::finding::{Report, code};
 use crate::config::identity::{Generation, PoolKey};
-use crate::config::istio::Scope;
 use crate::config::istio::destination_rule::{ClientTls, LoadBalancer, SimpleBalance, TlsMode};
 use crate::config::istio::service_entry::{Resolution, WorkloadEntry};
 use crate::config::istio::virtual_service::RouteDestination;
+use crate::config::istio::{Objects, Scope};
 use crate::config::registry::{Policy, Registry, ServiceId, ServicePortEntry, TlsSource};
 use crate::route::cluster::{
     Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, UpstreamTls, VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
+use crate::route::table::ClusterRules;
 
 /// Clusters under construction.
 pub(super) struct Clusters<'a, 'g> {
@@ -29,6 +31,7 @@ pub(super) struct Clusters<'a, 'g> {
     generation: &'a mut Generation<'g>,
     report: &'a mut Report,
     list: Vec<Cluster>,
+    rules: ClusterRules,
     known: HashMap<Key<'a>, Destination, foldhash::fast::RandomState>,
 }
 
@@ -52,6 +55,7 @@ pub(super) enum Client {
 
 impl<'a, 'g> Clusters<'a, 'g> {
     pub(super) fn new(
+        objects: &'a Objects,
         registry: &'a Registry<'a>,
         bootstrap: &'a Bootstrap,
         connect_timeout: Duration,
@@ -59,13 +63,14 @@ impl<'a, 'g> Clusters<'a, 'g> {
         report: &'a mut Report,
     ) -> Self {
         let defaults = &bootstrap.tls;
-        let credentials = Credentials::new(defaults);
-        let (list, known) = (Vec::new(), HashMap::default());
-        Self { registry, defaults, connect_timeout, credentials, generation, report, list, known }
+        let credentials = Credentials::new(defaults, &objects.secrets, registry.policies.root_namespace());
+        let (list, rules, known) = (Vec::new(), Vec::new(), HashMap::default());
+        Self { registry, defaults, connect_timeout, credentials, generation, report, list, rules, known }
     }
 
-    pub(super) fn into_list(self) -> Vec<Cluster> {
-        self.list
+    /// The clusters, and the DestinationRules of each.
+    pub(super) fn into_lists(self) -> (Vec<Cluster>, ClusterRules) {
+        (self.list, self.rules)
     }
 
     /// The cluster that a route's destination names, for clients that ask for `pattern` on port `listener`.
@@ -109,7 +114,7 @@ impl<'a, 'g> Clusters<'a, 'g> {
             return *known;
         }
         let host = &self.registry.services.service(service).pattern;
-        let destination = match self.registry.policies.policy(host, port.number, subset) {
+        let destination = match self.registry.policies.policy(host, port.namespace(), port.number, subset) {
             Some(policy) => Destination::Cluster(self.build(key, port, &policy)),
             None => Destination::Missing,
         };
@@ -127,6 +132,9 @@ impl<'a, 'g> Clusters<'a, 'g> {
         let tls_key = tls.as_ref().map(|tls| (tls.sni.clone(), tls.profile.as_ref().ok().map(|profile| profile.id)));
         let pool_key = PoolKey { service: service.host.into(), endpoints: endpoints.clone(), tls: tls_key };
         let connect_timeout = policy.pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
+        let mut rules: Vec<_> = policy.origins.iter().map(|origin| Arc::clone(&origin.object)).collect();
+        rules.dedup();
+        self.rules.push(rules.into());
         self.list.push(Cluster {
             name: format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host).into(),
             service: service.host.into(),
@@ -141,7 +149,8 @@ impl<'a, 'g> Clusters<'a, 'g> {
 
     fn endpoints(&self, key: Key<'a>, port: &ServicePortEntry<'a>) -> Endpoints {
         let service = self.registry.services.service(key.service);
-        let subset = key.subset.and_then(|name| self.registry.policies.subset(&service.pattern, name));
+        let subset =
+            key.subset.and_then(|name| self.registry.policies.subset(&service.pattern, port.namespace(), name));
         let selected = |endpoint: &&WorkloadEntry| {
             let mut labels = subset.iter().flat_map(|subset| &subset.labels);
             labels.all(|(label, value)| endpoint.labels.get(label) == Some(value))
@@ -171,10 +180,9 @@ impl<'a, 'g> Clusters<'a, 'g> {
         }
         let sni = tls.sni.as_deref().filter(|sni| !sni.is_empty()).map(str::parse::<HostName>);
         let verify = self.verify(tls, &port.entry.spec.subject_alt_names, sni.is_some());
-        let folder = source.origin.folder();
         let profile = match sni {
             Some(Err(error)) => Err(format!("sni: {error}").into()),
-            Some(Ok(_)) | None => self.credentials.profile(tls, verify, folder, self.generation),
+            Some(Ok(_)) | None => self.credentials.profile(tls, verify, source.origin, self.generation),
         };
         if let Err(reason) = &profile {
             let message = format!("{reason}; requests get 503 UH until a reload finds it");

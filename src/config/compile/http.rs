@@ -73,7 +73,7 @@ impl<'a> Compiler<'a, '_> {
                 objects.push(Arc::clone(&rules.origin.object));
                 self.routes(rules, pattern, port.number)
             }
-            None => vec![default_route(self.clusters.cluster(id, port, None, Client::Plain))],
+            None => vec![self.default_route(id, port)],
         };
         self.add_virtual_host(port.number, pattern, VirtualHost { host: host.into(), objects, routes });
     }
@@ -100,6 +100,17 @@ impl<'a> Compiler<'a, '_> {
         Some(HttpRoute { name: name.into(), matches, action })
     }
 
+    fn default_route(&mut self, id: ServiceId, port: &ServicePortEntry<'a>) -> HttpRoute {
+        let action = HttpAction::Forward(Forward {
+            clusters: Weighted::single(self.clusters.cluster(id, port, None, Client::Plain)),
+            timeout: None,
+            retry: self.default_retry.clone(),
+            rewrite_path: None,
+            rewrite_authority: None,
+        });
+        HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), action }
+    }
+
     fn forward(&mut self, rule: &'a HttpRule, pattern: &HostPattern, port: u16) -> Forward {
         let choices: Vec<(Destination, Option<i64>)> = rule
             .route
@@ -114,7 +125,7 @@ impl<'a> Compiler<'a, '_> {
         Forward {
             clusters: weighted(&choices),
             timeout: rule.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
-            retry: retry(rule.retries.as_ref()),
+            retry: rule.retries.as_ref().map_or_else(|| self.default_retry.clone(), retry),
             rewrite_path: rewrite
                 .and_then(|rewrite| rewrite.uri.as_deref())
                 .map(|replacement| PathRewrite { replacement: replacement.into() }),
@@ -133,19 +144,8 @@ pub(super) fn weighted(choices: &[(Destination, Option<i64>)]) -> Weighted {
     Weighted::new(choices).unwrap_or_else(|| Weighted::single(Destination::Missing))
 }
 
-fn default_route(destination: Destination) -> HttpRoute {
-    let action = HttpAction::Forward(Forward {
-        clusters: Weighted::single(destination),
-        timeout: None,
-        retry: RetryPolicy::default(),
-        rewrite_path: None,
-        rewrite_authority: None,
-    });
-    HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), action }
-}
-
-fn retry(retries: Option<&HttpRetry>) -> RetryPolicy {
-    let Some(retries) = retries else { return RetryPolicy::default() };
+/// What a policy asks for; where it says nothing, Istio's defaults hold.
+pub(in crate::config) fn retry(retries: &HttpRetry) -> RetryPolicy {
     let default = RetryPolicy::default();
     let attempts = retries.attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(default.attempts);
     let per_try_timeout = retries.per_try_timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero());

@@ -11,17 +11,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::route::host::HostPattern;
+use crate::route::http::RetryPolicy;
 use crate::route::table::{PortTries, RouteTable, Tables, TlsHost, VirtualHost};
+use crate::snapshot::Settings;
 
 use super::bootstrap::Bootstrap;
 use super::finding::Report;
 use super::identity::Generation;
 use super::istio::Objects;
+use super::mesh::Settled;
 use super::registry::Registry;
 
 use clusters::Clusters;
 
 pub(super) use clusters::dial_port;
+pub(super) use http::retry;
 pub(super) use matching::regex;
 
 /// Compiles the objects. Credentials that cannot be read are reported.
@@ -29,14 +33,16 @@ pub(super) fn compile<'a>(
     objects: &'a Objects,
     registry: &'a Registry<'a>,
     bootstrap: &'a Bootstrap,
-    connect_timeout: std::time::Duration,
+    settings: &Settings,
+    mesh: &'a Settled,
     generation: &'a mut Generation<'_>,
     report: &'a mut Report,
 ) -> RouteTable {
     let mut compiler = Compiler {
         objects,
         registry,
-        clusters: Clusters::new(registry, bootstrap, connect_timeout, generation, report),
+        clusters: Clusters::new(objects, registry, bootstrap, settings.connect_timeout, generation, report),
+        default_retry: &mesh.retry,
         ports: BTreeMap::new(),
         virtual_hosts: Vec::new(),
         tls_hosts: Vec::new(),
@@ -44,11 +50,13 @@ pub(super) fn compile<'a>(
     compiler.http();
     compiler.tls();
     let (authorization, judges_paths) = authorization::compile(&objects.authorization_policies);
+    let (clusters, cluster_rules) = compiler.clusters.into_lists();
     let tables = Tables {
         path_policy: judges_paths || http::routes_by_path(objects),
         virtual_hosts: compiler.virtual_hosts,
         tls_hosts: compiler.tls_hosts,
-        clusters: compiler.clusters.into_list(),
+        clusters,
+        cluster_rules,
         authorization,
     };
     RouteTable { ports: compiler.ports.into_values().collect(), tables: Arc::new(tables) }
@@ -59,6 +67,8 @@ struct Compiler<'a, 'g> {
     objects: &'a Objects,
     registry: &'a Registry<'a>,
     clusters: Clusters<'a, 'g>,
+    /// For routes that say nothing about retries.
+    default_retry: &'a RetryPolicy,
     ports: BTreeMap<u16, PortTries>,
     virtual_hosts: Vec<VirtualHost>,
     tls_hosts: Vec<TlsHost>,

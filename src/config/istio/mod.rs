@@ -7,8 +7,11 @@
 
 pub mod authorization_policy;
 pub mod destination_rule;
+pub mod mesh_config;
 pub mod scalar;
+pub mod secret;
 pub mod service_entry;
+pub mod sidecar;
 pub mod virtual_service;
 
 mod decode;
@@ -26,7 +29,10 @@ use super::written::Written;
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
+use mesh_config::MeshConfig;
+use secret::Secrets;
 use service_entry::ServiceEntry;
+use sidecar::Sidecar;
 use virtual_service::VirtualService;
 
 pub use decode::decode;
@@ -44,7 +50,13 @@ pub struct Objects {
     pub destination_rules: Vec<Object<DestinationRule>>,
     /// `AuthorizationPolicy`.
     pub authorization_policies: Vec<Object<AuthorizationPolicy>>,
-    /// All of them as they were written.
+    /// `Sidecar`.
+    pub sidecars: Vec<Object<Sidecar>>,
+    /// MeshConfigs, in the order in which they were loaded, each with the prefix of its fields.
+    pub mesh_configs: Vec<(Origin, &'static str, MeshConfig)>,
+    /// What `Secret`s hold for `credentialName`.
+    pub secrets: Secrets,
+    /// All objects of Istio as they were written.
     pub documents: Vec<LoadedObject>,
 }
 
@@ -57,7 +69,8 @@ impl Objects {
         let replaced = replace_earlier(&mut objects.service_entries, report)
             + replace_earlier(&mut objects.virtual_services, report)
             + replace_earlier(&mut objects.destination_rules, report)
-            + replace_earlier(&mut objects.authorization_policies, report);
+            + replace_earlier(&mut objects.authorization_policies, report)
+            + replace_earlier(&mut objects.sidecars, report);
         if replaced > 0 {
             objects.drop_replaced_documents();
         }
@@ -89,6 +102,11 @@ impl Objects {
         value: Value,
         report: &mut Report,
     ) {
+        if value.get("kind").is_none() && mesh_config::looks_like(&value) {
+            let origin = Origin::without_identity("MeshConfig", document, prefix, source);
+            self.add_mesh_config(&origin, "", &value, report);
+            return;
+        }
         let Some((kind, origin)) = object::identify(document, prefix, source, &value, report) else { return };
         let spec = value.get("spec").unwrap_or(&Value::Null);
         match kind {
@@ -96,9 +114,45 @@ impl Objects {
             object::Kind::VirtualService => push(&mut self.virtual_services, &origin, spec, report),
             object::Kind::DestinationRule => push(&mut self.destination_rules, &origin, spec, report),
             object::Kind::AuthorizationPolicy => push(&mut self.authorization_policies, &origin, spec, report),
+            object::Kind::Sidecar => push(&mut self.sidecars, &origin, spec, report),
+            object::Kind::Secret => {
+                self.secrets.add(&value, &origin, &mut Scope::new(&origin, report));
+                // Never among the documents: those are shown to whoever asks.
+                return;
+            }
+            object::Kind::IstioOperator => {
+                let config = spec.get("meshConfig").or_else(|| spec.get("mesh_config")).unwrap_or(&Value::Null);
+                return self.add_mesh_config(&origin, "spec.meshConfig.", config, report);
+            }
+            object::Kind::ConfigMap => return self.add_config_map(&origin, &value, report),
         }
         let document = Written::new(&origin, &value);
         self.documents.push(LoadedObject { object: (*origin.object).clone(), document, created: origin.created });
+    }
+
+    fn add_mesh_config(&mut self, origin: &Origin, prefix: &'static str, value: &Value, report: &mut Report) {
+        let mut scope = Scope::new(origin, report);
+        let root = prefix.strip_suffix('.').unwrap_or(prefix);
+        let mut value = value.clone();
+        if let Value::Mapping(fields) = &mut value {
+            fields.retain(|key, _| {
+                let Some(key) = key.as_str().filter(|key| mesh_config::is_without_effect(key)) else { return true };
+                scope.info(code::UNSUPPORTED, format!("{prefix}{key}"), format!("{key} has no effect here"));
+                false
+            });
+        }
+        if let Some(config) = decode(&value, root, &mut scope) {
+            self.mesh_configs.push((origin.clone(), prefix, config));
+        }
+    }
+
+    /// The ConfigMap `istio`, in which the control plane keeps its MeshConfig as a text.
+    fn add_config_map(&mut self, origin: &Origin, value: &Value, report: &mut Report) {
+        let text = value.get("data").and_then(|data| data.get("mesh")).and_then(Value::as_str);
+        match serde_yaml::from_str::<Value>(text.unwrap_or_default()) {
+            Ok(mesh) => self.add_mesh_config(origin, "data.mesh.", &mesh, report),
+            Err(error) => Scope::new(origin, report).error("data.mesh", error.to_string()),
+        }
     }
 
     /// Leaves one document per identity: the last, as [`replace_earlier`] does.

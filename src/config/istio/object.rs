@@ -37,6 +37,18 @@ impl Origin {
         self.prefix.is_empty().then_some(&self.document)
     }
 
+    /// Of a document that has neither name nor namespace.
+    pub(super) fn without_identity(
+        kind: &'static str,
+        document: Arc<Document>,
+        prefix: String,
+        source: String,
+    ) -> Self {
+        let (namespace, name) = Default::default();
+        let object = ObjectRef { kind, namespace, name, source: source.into() };
+        Self { object: Arc::new(object), created: None, document, prefix: prefix.into() }
+    }
+
     /// Name and namespace.
     #[must_use]
     pub fn identity(&self) -> (&str, &str) {
@@ -153,14 +165,25 @@ pub(super) enum Kind {
     VirtualService,
     DestinationRule,
     AuthorizationPolicy,
+    Sidecar,
+    Secret,
+    IstioOperator,
+    ConfigMap,
 }
 
-const KINDS: [(&str, &str, Kind); 4] = [
-    ("ServiceEntry", "networking.istio.io", Kind::ServiceEntry),
-    ("VirtualService", "networking.istio.io", Kind::VirtualService),
-    ("DestinationRule", "networking.istio.io", Kind::DestinationRule),
-    ("AuthorizationPolicy", "security.istio.io", Kind::AuthorizationPolicy),
+const KINDS: [(&str, &str, &[&str], Kind); 8] = [
+    ("ServiceEntry", "networking.istio.io", &VERSIONS, Kind::ServiceEntry),
+    ("VirtualService", "networking.istio.io", &VERSIONS, Kind::VirtualService),
+    ("DestinationRule", "networking.istio.io", &VERSIONS, Kind::DestinationRule),
+    ("AuthorizationPolicy", "security.istio.io", &VERSIONS, Kind::AuthorizationPolicy),
+    ("Sidecar", "networking.istio.io", &VERSIONS, Kind::Sidecar),
+    ("Secret", "", &["v1"], Kind::Secret),
+    ("IstioOperator", "install.istio.io", &["v1alpha1"], Kind::IstioOperator),
+    ("ConfigMap", "", &["v1"], Kind::ConfigMap),
 ];
+
+/// The ConfigMap that holds a MeshConfig.
+const MESH_CONFIG_MAP: &str = "istio";
 
 /// The versions of Istio's API, which differ in nothing but their name.
 const VERSIONS: [&str; 3] = ["v1alpha3", "v1beta1", "v1"];
@@ -180,13 +203,15 @@ pub(super) fn identify(
         return None;
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let known = KINDS.iter().find(|(name, known_group, _)| *name == kind_name && *known_group == group);
-    let Some((kind_name, _, kind)) = known else {
+    let known = KINDS.iter().find(|(name, known_group, ..)| *name == kind_name && *known_group == group);
+    let is_other_map = || value.get("metadata").and_then(|it| it.get("name")?.as_str()) != Some(MESH_CONFIG_MAP);
+    let Some((kind_name, _, versions, kind)) = known.filter(|(name, ..)| *name != "ConfigMap" || !is_other_map())
+    else {
         skip(kind_name, group, source, report);
         return None;
     };
-    if !VERSIONS.contains(&version) {
-        let message = format!("unknown version {version:?} of {kind_name}; known are {}", VERSIONS.join(", "));
+    if !versions.contains(&version) {
+        let message = format!("unknown version {version:?} of {kind_name}; known are {}", versions.join(", "));
         report.file(Severity::Error, code::SCHEMA, source, message);
         return None;
     }
@@ -227,7 +252,8 @@ fn read_origin(
     let origin =
         Origin { object: Arc::new(object), created: timestamp.flatten(), document, prefix: prefix.into_boxed_str() };
     let mut scope = Scope::new(&origin, report);
-    if !is_name(name) {
+    // The files of `istioctl install -f` have no name.
+    if !(is_name(name) || kind == "IstioOperator" && name.is_empty()) {
         scope.error("metadata.name", format!("invalid or missing metadata.name {name:?}"));
     }
     if !is_name(namespace) {
@@ -243,6 +269,9 @@ fn read_origin(
 /// `status` is what `kubectl get -o yaml` adds. Labels, annotations and the like mean nothing here.
 fn judge_top_level(value: &Value, scope: &mut Scope<'_>) {
     const KNOWN: [&str; 6] = ["apiVersion", "api_version", "kind", "metadata", "spec", "status"];
+    if matches!(scope.origin.object.kind, "Secret" | "ConfigMap") {
+        return; // Their fields stand at the top, and what is not read holds nothing that matters here.
+    }
     let keys = value.as_mapping().into_iter().flatten().map(|(key, _)| key.as_str().unwrap_or("?"));
     for key in keys.filter(|key| !KNOWN.contains(key)) {
         scope.warning(code::UNKNOWN_FIELD, key, format!("unknown field {key:?}"));

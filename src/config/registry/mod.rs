@@ -35,7 +35,7 @@ pub struct Registry<'a> {
 impl<'a> Registry<'a> {
     /// Indexes the objects, oldest first. Hosts that do not parse have been reported and are left out.
     #[must_use]
-    pub fn new(objects: &'a Objects) -> Self {
+    pub fn new(objects: &'a Objects, root_namespace: &'a str) -> Self {
         let (mut http, mut tls) = (HostIndex::default(), HostIndex::default());
         for object in objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
             for pattern in object.spec.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()) {
@@ -48,7 +48,7 @@ impl<'a> Registry<'a> {
             }
         }
         let services = Services::new(&objects.service_entries);
-        Self { services, policies: Policies::new(&objects.destination_rules), http, tls }
+        Self { services, policies: Policies::new(&objects.destination_rules, root_namespace), http, tls }
     }
 }
 

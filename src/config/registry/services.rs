@@ -49,6 +49,12 @@ impl ServicePortEntry<'_> {
         self.port.target_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(self.number)
     }
 
+    /// The namespace of the entry that declares it.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.entry.origin.object.namespace
+    }
+
     /// `resolution`.
     #[must_use]
     pub fn resolution(&self) -> Resolution {
@@ -167,9 +173,8 @@ impl<'a> Services<'a> {
     }
 }
 
-/// The exact name of a service, if it has one.
 impl Service<'_> {
-    /// `None` for a wildcard.
+    /// The exact name; `None` for a wildcard.
     #[must_use]
     pub fn name(&self) -> Option<&HostName> {
         match &self.pattern {

@@ -45,6 +45,9 @@ const RETRY_WORDS: [&str; 17] = [
     "",
 ];
 
+/// Those of them that are about the status of an answer.
+const STATUS_WORDS: [&str; 4] = ["5xx", "gateway-error", "retriable-4xx", "envoy-ratelimited"];
+
 pub(super) fn validate(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
     for (index, block) in rule.matches.iter().enumerate() {
         match_block(block, &format!("{field}.match[{index}]"), scope);
@@ -165,38 +168,68 @@ fn text(condition: &StringMatch, field: &str, scope: &mut Scope<'_>) {
 }
 
 fn timeout(timeout: Option<GoDuration>, field: &str, scope: &mut Scope<'_>) {
-    let Some(GoDuration(duration)) = timeout.filter(|timeout| !timeout.0.is_zero()) else { return };
+    if let Some(message) = timeout_fault(timeout) {
+        scope.error(field, message);
+    }
+}
+
+/// What is wrong with a duration; none at all and 0 mean no limit.
+fn timeout_fault(timeout: Option<GoDuration>) -> Option<String> {
+    let GoDuration(duration) = timeout.filter(|timeout| !timeout.0.is_zero())?;
     if duration < Duration::from_millis(1) {
-        scope.error(field, "duration must be greater than 1ms");
+        Some("duration must be greater than 1ms".to_owned())
     } else if duration > TIMEOUT_MAX {
-        scope.error(field, format!("duration must not be longer than {}s", TIMEOUT_MAX.as_secs()));
+        Some(format!("duration must not be longer than {}s", TIMEOUT_MAX.as_secs()))
+    } else {
+        None
     }
 }
 
 fn retry(retries: &HttpRetry, field: &str, scope: &mut Scope<'_>) {
-    let attempts = retries.attempts.unwrap_or(0);
-    if attempts < 0 {
-        scope.error(format!("{field}.attempts"), "attempts cannot be negative");
-    } else if attempts > ATTEMPTS_MAX {
-        scope.error(format!("{field}.attempts"), format!("attempts must not be more than {ATTEMPTS_MAX}"));
+    for (part, message) in retry_faults(retries) {
+        scope.error(format!("{field}{part}"), message);
     }
-    let words = retries.retry_on.as_deref().unwrap_or_default();
-    if retries.attempts == Some(0) && (!words.is_empty() || retries.per_try_timeout.is_some()) {
-        scope.error(field, "http retry policy configured when attempts are set to 0 (disabled)");
+    let mut words = retry_words(retries);
+    if words.any(|word| STATUS_WORDS.contains(&word) || word.parse::<u16>().is_ok()) {
+        let message = "answers of the upstream are not retried yet, whatever their status";
+        scope.warning(code::UNSUPPORTED, format!("{field}.retryOn"), message);
     }
-    for word in words.split(',').map(str::trim) {
-        let is_status = word.parse::<u16>().is_ok_and(|status| (100..600).contains(&status));
-        if !is_status && !RETRY_WORDS.contains(&word) {
-            scope.error(format!("{field}.retryOn"), format!("{word:?} is not a valid retryOn policy"));
-        }
-    }
-    timeout(retries.per_try_timeout, &format!("{field}.perTryTimeout"), scope);
     let warned = [
         ("retryRemoteLocalities", retries.retry_remote_localities.is_some()),
         ("retryIgnorePreviousHosts", retries.retry_ignore_previous_hosts.is_some()),
         ("backoff", retries.backoff.is_some()),
     ];
     scope.warn_present(field, warned);
+}
+
+fn retry_words(retries: &HttpRetry) -> impl Iterator<Item = &str> {
+    retries.retry_on.as_deref().unwrap_or_default().split(',').map(str::trim)
+}
+
+/// What is wrong with a retry policy: the part that it is about, with its dot, and the message.
+pub(in crate::config) fn retry_faults(retries: &HttpRetry) -> Vec<(&'static str, String)> {
+    let mut faults = Vec::new();
+    let attempts = retries.attempts.unwrap_or(0);
+    if attempts < 0 {
+        faults.push((".attempts", "attempts cannot be negative".to_owned()));
+    } else if attempts > ATTEMPTS_MAX {
+        faults.push((".attempts", format!("attempts must not be more than {ATTEMPTS_MAX}")));
+    }
+    let is_configured = retry_words(retries).any(|word| !word.is_empty()) || retries.per_try_timeout.is_some();
+    if retries.attempts == Some(0) && is_configured {
+        let message = "http retry policy configured when attempts are set to 0 (disabled)";
+        faults.push(("", message.to_owned()));
+    }
+    for word in retry_words(retries) {
+        let is_status = word.parse::<u16>().is_ok_and(|status| (100..600).contains(&status));
+        if !is_status && !RETRY_WORDS.contains(&word) {
+            faults.push((".retryOn", format!("{word:?} is not a valid retryOn policy")));
+        }
+    }
+    if let Some(message) = timeout_fault(retries.per_try_timeout) {
+        faults.push((".perTryTimeout", message));
+    }
+    faults
 }
 
 fn rewrite(rewrite: &HttpRewrite, field: &str, scope: &mut Scope<'_>) {

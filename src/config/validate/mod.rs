@@ -9,10 +9,13 @@ mod destination_rule;
 mod host;
 mod http;
 mod service_entry;
+mod sidecar;
 mod virtual_service;
 
 use super::finding::Report;
 use super::istio::{Objects, Scope};
+
+pub(super) use http::retry_faults;
 
 /// Judges every object by itself.
 pub fn validate(objects: &Objects, report: &mut Report) {
@@ -24,6 +27,9 @@ pub fn validate(objects: &Objects, report: &mut Report) {
     }
     for object in &objects.destination_rules {
         destination_rule::validate(&object.spec, &mut Scope::new(&object.origin, report));
+    }
+    for object in &objects.sidecars {
+        sidecar::validate(&object.spec, &mut Scope::new(&object.origin, report));
     }
     for object in &objects.authorization_policies {
         authorization_policy::validate(&object.spec, &mut Scope::new(&object.origin, report));

@@ -8,11 +8,13 @@ use crate::failure::Failure;
 use crate::route::host::{Authority, AuthorityHost, HostName};
 use crate::route::http::RequestFacts;
 use crate::route::path::{self, Normalization};
-use crate::wire::http1::{HeadError, RequestHead, TargetForm};
+use crate::wire::http1::{HeadError, RequestHead, Span, TargetForm};
+
+use super::forward::Target;
 
 /// What the decision is about. What is matched here is what is forwarded.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     head: &'a RequestHead,
     bytes: &'a [u8],
     /// The normalised path.
@@ -20,7 +22,7 @@ pub(super) struct Facts<'a> {
     /// The authority in lower case.
     authority: SmallVec<[u8; 64]>,
     /// The host that was asked for; `None`: an IP address.
-    pub(super) host: Option<HostName>,
+    pub(crate) host: Option<HostName>,
 }
 
 impl<'a> Facts<'a> {
@@ -28,7 +30,7 @@ impl<'a> Facts<'a> {
     ///
     /// # Errors
     /// [`Failure::RequestMalformed`] for a path or an authority that cannot be judged.
-    pub(super) fn new(head: &'a RequestHead, bytes: &'a [u8], normalization: Normalization) -> Result<Self, Failure> {
+    pub(crate) fn new(head: &'a RequestHead, bytes: &'a [u8], normalization: Normalization) -> Result<Self, Failure> {
         let authority = head.authority.of(bytes);
         let parsed = Authority::parse(authority).map_err(|_| Failure::RequestMalformed(HeadError::Authority))?;
         let host = match parsed.host {
@@ -48,12 +50,19 @@ impl<'a> Facts<'a> {
     }
 
     /// Path and query in origin form, as they are forwarded; `rewritten` takes the place of the path.
-    pub(super) fn target(&self, rewritten: Option<&str>) -> String {
+    pub(super) fn target(&self, rewritten: Option<&str>) -> Target {
+        let head = self.head;
+        let is_as_sent =
+            rewritten.is_none() && matches!(self.path, Cow::Borrowed(_)) && head.path.start < head.path.end;
+        if is_as_sent {
+            let end = if head.has_query { head.query.end } else { head.path.end };
+            return Target::Sent(Span { start: head.path.start, end });
+        }
         let path = rewritten.unwrap_or(&self.path);
-        match self.head.has_query {
+        Target::Written(match head.has_query {
             true => [path, "?", self.query()].concat(),
             false => path.to_owned(),
-        }
+        })
     }
 }
 

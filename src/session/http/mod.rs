@@ -1,11 +1,10 @@
 //! Plain HTTP/1: a loop, one turn per request. What is forwarded may go out in TLS that we open (origination).
 //!
-//! A turn, read in order: [`head::read`] → [`decide::decide`] → [`forward::forward`] (connect, exchange) or an
+//! A turn, read in order: [`head::read`] → [`crate::route::decide`] → [`forward::forward`] (connect, exchange) or an
 //! answer of our own → [`turn::Turn::tell`].
 
-mod decide;
 mod exchange;
-mod facts;
+pub(crate) mod facts;
 mod forward;
 mod head;
 mod story;
@@ -40,14 +39,15 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>
     let mut inbound = Inbound::new(bytes);
     let mut turns: u32 = 0;
     let after = loop {
-        // The turn is boxed: while the connection waits for a request it must cost no more than the wait.
         let head = match head::read(&mut inbound, client, context).await {
             Ok(Some(head)) => head,
             // Nothing was under way: the client is done, was silent for too long, or we are draining.
             Ok(None) => break After::Close,
             Err(failure) => break refuse(context, client, &inbound, &failure),
         };
-        let turn = Turn::new(context, client, &mut inbound, head);
+        let snapshot = context.snapshot();
+        // Boxed: while the connection waits for a request it must cost no more than the wait.
+        let turn = Turn::new(context, client, &snapshot, &mut inbound, head);
         let after = Box::pin(turn.take()).await;
         if after != After::Keep || context.draining.get() {
             break if after == After::Keep { After::Close } else { after };
@@ -67,7 +67,7 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>
 /// refused waits for nothing. False: the client has stopped reading.
 async fn give_way(context: &Context, client: &Client) -> bool {
     let patience = context.snapshot().settings.limits.body_idle_timeout;
-    matches!(within(patience, client.socket.writable()).await, Some(Ok(())))
+    matches!(within(patience, client.socket.give_way()).await, Some(Ok(())))
 }
 
 /// Answers bytes that are no request.

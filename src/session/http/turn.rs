@@ -1,15 +1,16 @@
 //! One request: decided, forwarded or answered, and told exactly once.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::failure::Failure;
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, within};
-use crate::route::http::DirectResponse;
+use crate::route::decide::{self, HttpVerdict, Source};
+use crate::route::http::{DirectResponse, Matched};
 use crate::snapshot::Snapshot;
 use crate::wire::http1::{BodyLength, BodyReader, RequestHead, write_local_response};
 
-use super::decide::{Verdict, decide};
 use super::exchange;
 use super::facts::Facts;
 use super::forward::{self, Plan};
@@ -21,10 +22,10 @@ use super::{After, Client, Context};
 pub(super) struct Turn<'a> {
     pub(super) context: &'a Rc<Context>,
     pub(super) client: &'a Client,
-    pub(super) snapshot: Rc<Snapshot>,
+    pub(super) snapshot: &'a Snapshot,
     pub(super) inbound: &'a mut Inbound,
     pub(super) head: RequestHead,
-    pub(super) story: Story,
+    pub(super) story: Story<'a>,
 }
 
 /// How a turn ended: what becomes of the connection, and the failure that the log shows.
@@ -40,18 +41,17 @@ impl<'a> Turn<'a> {
     pub(super) fn new(
         context: &'a Rc<Context>,
         client: &'a Client,
+        snapshot: &'a Snapshot,
         inbound: &'a mut Inbound,
         head: RequestHead,
     ) -> Self {
         inbound.begin_body(head.head.len as usize);
-        Self { context, client, snapshot: context.snapshot(), inbound, head, story: Story::new() }
+        Self { context, client, snapshot, inbound, head, story: Story::new() }
     }
 
     /// Takes the request to its end and drops its bytes.
     pub(super) async fn take(mut self) -> After {
-        let snapshot = Rc::clone(&self.snapshot);
-        let next = self.decide(&snapshot);
-        let result = match next {
+        let result = match self.decide() {
             Ok(Next::Forward(plan)) => forward::forward(&mut self, plan).await,
             Ok(Next::Respond(response)) => Ok((self.respond(response.status, &response.body).await, None)),
             Err(failure) => Err(failure),
@@ -65,21 +65,23 @@ impl<'a> Turn<'a> {
         after
     }
 
-    fn decide<'s>(&mut self, snapshot: &'s Snapshot) -> Result<Next<'s>, Failure> {
+    fn decide(&mut self) -> Result<Next<'a>, Failure> {
+        let snapshot = self.snapshot;
         let facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
         self.story.host.clone_from(&facts.host);
-        match decide(snapshot, self.client, &facts)? {
-            Verdict::Forward(host, matched, route) => {
-                self.story.service = Some(host.host.clone());
-                self.story.route = Some(matched.name().to_string().into());
+        let source = Source { address: self.client.peer.ip(), port: self.client.service_port };
+        match decide::http(snapshot, source, facts.host.as_ref(), &facts)? {
+            HttpVerdict::Forward(host, matched, route) => {
+                self.story.service = Some(&host.host);
+                self.story.route = Some(route_name(matched));
                 Plan::new(snapshot, self.context, &facts, matched, route).map(Next::Forward)
             }
-            Verdict::Anywhere => {
+            HttpVerdict::Anywhere => {
                 self.story.route = Some("allow_any".into());
                 Plan::anywhere(snapshot, self.client, &facts).map(Next::Forward)
             }
-            Verdict::Respond(matched, response) => {
-                self.story.route = Some(matched.name().to_string().into());
+            HttpVerdict::Respond(_, matched, response) => {
+                self.story.route = Some(route_name(matched));
                 self.story.details = "direct_response";
                 Ok(Next::Respond(response))
             }
@@ -102,11 +104,13 @@ impl<'a> Turn<'a> {
     async fn respond(&mut self, status: u16, body: &str) -> After {
         let limits = &self.snapshot.settings.limits;
         let mut unread = BodyReader::new(self.head.body, exchange::body_limits(limits));
+        // An attempt that failed may have taken some of it.
+        let is_whole = self.inbound.rewind();
         let taken = exchange::discard(&mut unread, self.inbound.untaken());
         self.inbound.take(taken);
         let is_small = matches!(self.head.body, BodyLength::Fixed(length) if length <= DRAINED_BODY_BYTES_MAX);
-        let body_ends = unread.is_done() || (is_small && !self.head.expects_continue);
-        let keep = self.head.keep_alive && body_ends && status != 400 && !self.context.draining.get();
+        let body_ends = is_whole && (unread.is_done() || (is_small && !self.head.expects_continue));
+        let keep = self.head.keep_alive && body_ends && !matches!(status, 400 | 408) && !self.context.draining.get();
         let to_head = self.head.method.of(self.inbound.bytes()) == b"HEAD";
         let mut answer = Vec::new();
         write_local_response(status, body, keep, to_head, &mut answer);
@@ -120,11 +124,16 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Reads and throws away the rest of a body. False: it did not come to its end.
+    /// Reads and throws away the rest of a body, in no more time than a silence may last. False: it did not come to its
+    /// end.
     async fn drain(&mut self, unread: &mut BodyReader) -> bool {
         let patience = self.snapshot.settings.limits.body_idle_timeout;
+        within(patience, self.drain_unhurried(unread)).await.unwrap_or(false)
+    }
+
+    async fn drain_unhurried(&mut self, unread: &mut BodyReader) -> bool {
         while !unread.is_done() {
-            if !matches!(within(patience, self.client.socket.readable()).await, Some(Ok(()))) {
+            if self.client.socket.readable().await.is_err() {
                 return false;
             }
             let mut input = self.context.scratch.input.borrow_mut();
@@ -137,6 +146,14 @@ impl<'a> Turn<'a> {
             self.inbound.streamed(&input[taken..count]);
         }
         true
+    }
+}
+
+/// What the access log shows as %ROUTE_NAME%.
+fn route_name(matched: Matched<'_>) -> Cow<'_, str> {
+    match matched.by.and_then(|by| by.name.as_ref()) {
+        None => Cow::Borrowed(&matched.route.name),
+        Some(_) => Cow::Owned(matched.name().to_string()),
     }
 }
 

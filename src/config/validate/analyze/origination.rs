@@ -18,7 +18,8 @@ fn originates(tls: &ClientTls) -> bool {
 pub(super) fn double_encryption(registry: &Registry<'_>, report: &mut Report) {
     for (_, service) in registry.services.iter() {
         for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tls) {
-            let policy = registry.policies.policy(&service.pattern, port.number, None).unwrap_or_default();
+            let policy =
+                registry.policies.policy(&service.pattern, port.namespace(), port.number, None).unwrap_or_default();
             let Some(source) = policy.tls.filter(|source| originates(source.tls)) else { continue };
             let message = format!(
                 "clients that speak TLS to {}:{} pass as they are, where Istio would encrypt them twice; plain HTTP routed \
@@ -80,7 +81,12 @@ pub(super) fn plain_text(objects: &Objects, registry: &Registry<'_>, report: &mu
             let number = destination.port.as_ref().and_then(|port| u16::try_from(port.number?).ok());
             let service = registry.services.service(id);
             let Some(port) = number.and_then(|number| service.port(number)) else { continue };
-            let policy = registry.policies.policy(&service.pattern, port.number, destination.subset.as_deref());
+            let policy = registry.policies.policy(
+                &service.pattern,
+                port.namespace(),
+                port.number,
+                destination.subset.as_deref(),
+            );
             let opens_tls = policy.is_none_or(|policy| policy.tls.is_some_and(|source| originates(source.tls)));
             if port.protocol == Protocol::Tls && !opens_tls {
                 let message = format!(

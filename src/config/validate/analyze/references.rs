@@ -77,10 +77,16 @@ fn port(id: ServiceId, number: Option<i64>, field: &str, registry: &Registry<'_>
 fn subset(id: ServiceId, destination: &RouteDestination, field: &str, registry: &Registry<'_>, scope: &mut Scope<'_>) {
     let service = registry.services.service(id);
     let Some(name) = destination.subset.as_deref().filter(|name| !name.is_empty()) else { return };
-    if registry.policies.subset(&service.pattern, name).is_none() {
+    if !has_subset(id, name, registry) {
         let message = format!("Referenced host+subset in destinationrule not found: \"{}+{name}\"", service.host);
         scope.warning(code::NOT_FOUND, format!("{field}.subset"), format!("{message}; requests get 503 NC"));
     }
+}
+
+fn has_subset(id: ServiceId, name: &str, registry: &Registry<'_>) -> bool {
+    let service = registry.services.service(id);
+    let mut namespaces = service.ports.iter().map(|port| port.namespace());
+    namespaces.any(|namespace| registry.policies.subset(&service.pattern, namespace, name).is_some())
 }
 
 /// A wildcard service dials the name that the client asked for, so it can only serve the names that it covers.
@@ -107,7 +113,8 @@ fn requested_name(
 
 /// Hosts of DestinationRules: undeclared ones, and those for which an older rule holds.
 pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
-    let mut holders: HashMap<HostPattern, &Object<DestinationRule>> = HashMap::new();
+    let mut holders: HashMap<(HostPattern, &str), &Object<DestinationRule>> = HashMap::new();
+    let mut subsets: HashMap<(HostPattern, &str, &str), &Object<DestinationRule>> = HashMap::new();
     for object in &objects.destination_rules {
         let Some(Ok(pattern)) = object.spec.host.as_deref().map(HostPattern::parse) else { continue };
         let scope = &mut Scope::new(&object.origin, report);
@@ -116,10 +123,24 @@ pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
             let message = format!("no ServiceEntry declares {pattern}; the rule has no effect");
             scope.warning(code::RULE_HOST, "spec.host", message);
         }
+        shadowed(object, &pattern, registry, scope);
+        let namespace = &*object.origin.object.namespace;
+        for (index, subset) in object.spec.subsets.iter().enumerate() {
+            let name = subset.name.as_deref().unwrap_or_default();
+            let holder = *subsets.entry((pattern.clone(), namespace, name)).or_insert(object);
+            if !std::ptr::eq(holder, object) {
+                let by = &holder.origin.object;
+                let message = format!(
+                    "duplicate subset {name} is discarded: DestinationRule {}/{} has it",
+                    by.namespace, by.name
+                );
+                scope.warning(code::CONFLICT, format!("spec.subsets[{index}]"), message);
+            }
+        }
         if object.spec.traffic_policy.is_none() {
             continue;
         }
-        let holder = *holders.entry(pattern).or_insert(object);
+        let holder = *holders.entry((pattern, namespace)).or_insert(object);
         if !std::ptr::eq(holder, object) {
             let by = &holder.origin.object;
             let message = format!(
@@ -128,6 +149,18 @@ pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
             );
             scope.warning(code::CONFLICT, "spec.trafficPolicy", message);
         }
+    }
+}
+
+/// A rule for exactly a service's host that is looked up in another namespace first.
+fn shadowed(object: &Object<DestinationRule>, pattern: &HostPattern, registry: &Registry<'_>, scope: &mut Scope<'_>) {
+    let Some(id) = registry.services.declared(pattern) else { return };
+    let mut namespaces = registry.services.service(id).ports.iter().map(|port| port.namespace()).peekable();
+    let is_unused = |namespace| !registry.policies.holds(&object.origin, pattern, namespace);
+    if namespaces.peek().is_some() && namespaces.all(is_unused) {
+        let message = "another namespace has rules for this host, and they hold: the order is default, the \
+                       ServiceEntry's namespace, the root namespace, any other";
+        scope.warning(code::CONFLICT, "metadata.namespace", message);
     }
 }
 

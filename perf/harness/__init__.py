@@ -1,0 +1,1 @@
+"""The load-test harness behind `perf/run`. Standard library only; it installs nothing."""

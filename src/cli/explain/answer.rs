@@ -1,0 +1,118 @@
+//! What is answered, as JSON and as text.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::route::table::ObjectRef;
+
+/// The answer; fields that do not apply are null.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Answer {
+    pub(super) verdict: Verdict,
+    /// What the access log shows as the reason.
+    pub(super) reason: String,
+    pub(super) host: Option<String>,
+    pub(super) port: u16,
+    pub(super) route: Option<String>,
+    pub(super) cluster: Option<String>,
+    pub(super) tls: Option<&'static str>,
+    pub(super) sni: Option<String>,
+    pub(super) endpoints: Option<Vec<String>>,
+    pub(super) status: Option<u16>,
+    pub(super) response_flags: Option<&'static str>,
+    pub(super) objects: Vec<Object>,
+    /// Every destination with its share, where the route has several; `cluster` is then the first of them.
+    pub(super) destinations: Option<Vec<Share>>,
+    /// A sentence for people.
+    #[serde(skip)]
+    pub(super) hint: Option<String>,
+}
+
+/// Whether the request passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Allow,
+    #[default]
+    Deny,
+}
+
+/// One object behind the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Object {
+    kind: &'static str,
+    namespace: Box<str>,
+    name: Box<str>,
+    source: Box<str>,
+}
+
+/// One destination of a route with several.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Share {
+    pub(super) cluster: Option<String>,
+    pub(super) weight: u32,
+}
+
+impl Answer {
+    /// Whether the request passes.
+    pub(super) fn is_allowed(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+
+    /// One line, the fields in the order in which they are documented.
+    pub(super) fn to_json(&self) -> String {
+        // Texts and numbers can always be written as JSON.
+        let json = serde_json::to_string(self).unwrap_or_default();
+        json + "\n"
+    }
+
+    /// Adds objects that are not there yet.
+    pub(super) fn add_objects<'a>(&mut self, objects: impl IntoIterator<Item = &'a Arc<ObjectRef>>) {
+        for object in objects {
+            let ObjectRef { kind, namespace, name, source } = &**object;
+            let object = Object { kind, namespace: namespace.clone(), name: name.clone(), source: source.clone() };
+            if !self.objects.contains(&object) {
+                self.objects.push(object);
+            }
+        }
+    }
+}
+
+/// One `key: value` per line, without the lines that do not apply.
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.is_allowed() { "allow" } else { "deny" };
+        let endpoints = self.endpoints.as_ref().map(|endpoints| endpoints.join(", "));
+        let status = self.status.map(|status| status.to_string());
+        let host = self.host.as_ref().map(|host| format!("{host}:{}", self.port));
+        let lines = [
+            ("verdict", Some(verdict)),
+            ("reason", Some(self.reason.as_str())),
+            ("because", self.hint.as_deref()),
+            ("host", host.as_deref()),
+            ("route", self.route.as_deref()),
+            ("cluster", self.cluster.as_deref()),
+            ("tls", self.tls),
+            ("sni", self.sni.as_deref()),
+            ("endpoints", endpoints.as_deref()),
+            ("status", status.as_deref()),
+            ("flags", self.response_flags),
+        ];
+        for (key, value) in lines {
+            if let Some(value) = value {
+                writeln!(formatter, "{key:<10} {}", value.replace(char::is_control, " "))?;
+            }
+        }
+        for share in self.destinations.iter().flatten() {
+            let cluster = share.cluster.as_deref().unwrap_or("a destination that does not exist");
+            writeln!(formatter, "{:<10} {} to {cluster}", "weight", share.weight)?;
+        }
+        for Object { kind, namespace, name, source } in &self.objects {
+            writeln!(formatter, "{:<10} {kind} {namespace}/{name} ({source})", "object")?;
+        }
+        Ok(())
+    }
+}

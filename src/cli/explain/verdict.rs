@@ -1,0 +1,318 @@
+//! From a question to its answer: the decisions of the sessions, told instead of carried out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::config::bootstrap::Bootstrap;
+use crate::failure::Failure;
+use crate::route::authorization::Session;
+use crate::route::cluster::{Cluster, Destination, Endpoints, UpstreamTls, Weighted};
+use crate::route::decide::{self, HttpVerdict, Onward, Source, TlsVerdict};
+use crate::route::host::HostName;
+use crate::route::http::{Forward, Matched};
+use crate::route::table::ObjectRef;
+use crate::session::http::facts::Facts;
+use crate::session::tunnel::BLACK_HOLE_CLUSTER;
+use crate::snapshot::{Outbound, Snapshot};
+use crate::wire::client_hello::Reject;
+use crate::wire::http1::{HeadError, HeadLimits, Parsed, RequestHead, parse_request};
+
+use super::answer::{Answer, Share, Verdict};
+use super::question::Question;
+
+/// What an answer is looked up in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Explainer<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) bootstrap: &'a Bootstrap,
+    /// The client's address.
+    pub(super) source: IpAddr,
+}
+
+impl Explainer<'_> {
+    /// Answers a question. `every_port_listens`: as if each service port had a listener.
+    pub(super) fn answer(&self, question: &Question, every_port_listens: bool) -> Answer {
+        let (host, port) = match question {
+            Question::Tls { host, port } | Question::Http { host, port, .. } => (host, *port),
+            Question::Captured(address) => return captured(*address),
+        };
+        let mut answer = Answer { host: Some(host.clone()), port, ..Answer::default() };
+        let listens = self.bootstrap.listeners.iter().any(|listener| listener.service_port == port);
+        if !listens && !every_port_listens {
+            "no_listener".clone_into(&mut answer.reason);
+            answer.hint = Some(format!("no listener has servicePort {port}"));
+            return answer;
+        }
+        match question {
+            Question::Tls { host, port } => self.tls(host, *port, answer),
+            Question::Http { port, head, .. } => self.http(head, *port, answer),
+            Question::Captured(address) => captured(*address),
+        }
+    }
+
+    fn source(&self, port: u16) -> Source {
+        Source { address: self.source, port }
+    }
+
+    fn tls(&self, host: &str, port: u16, mut answer: Answer) -> Answer {
+        // Clients put names into the SNI, and no addresses (RFC 6066 section 3).
+        if host.parse::<IpAddr>().is_ok() {
+            return self.refuse_tls(&Failure::NoServerName, None, answer);
+        }
+        let name = match HostName::parse(host.as_bytes()) {
+            Ok(name) => name,
+            Err(error) => return self.refuse_tls(&Failure::HelloMalformed(Reject::Name(error)), None, answer),
+        };
+        answer.host = Some(name.to_string());
+        answer.sni = Some(name.to_string());
+        let objects = self.snapshot.routes.tls(port, &name).map(|host| &host.objects[..]);
+        self.add_objects(objects, |objects| decide::tls_session(self.source(port), &name, objects), &mut answer);
+        let weighted = match decide::tls(self.snapshot, self.source(port), &name) {
+            Ok(TlsVerdict::Forward(_, weighted)) => weighted,
+            Ok(TlsVerdict::Anywhere) => {
+                let cluster = decide::passthrough_cluster(port, self.snapshot);
+                return self.forward(&cluster, &name, Some("PASSTHROUGH"), answer);
+            }
+            Err(failure) => return self.refuse_tls(&failure, Some(&name), answer),
+        };
+        answer.destinations = self.shares(weighted);
+        match self.first(weighted, |ticket| decide::cluster(self.snapshot, weighted.pick(ticket))) {
+            Ok((destination, cluster)) => {
+                self.add_rules(destination, &mut answer);
+                self.forward(cluster, &name, Some("PASSTHROUGH"), answer)
+            }
+            Err(failure) => self.refuse_tls(&failure, Some(&name), answer),
+        }
+    }
+
+    fn refuse_tls(&self, failure: &Failure, name: Option<&HostName>, mut answer: Answer) -> Answer {
+        answer.reason = failure.details().into_owned();
+        answer.response_flags = Some(failure.flag());
+        if matches!(failure, Failure::NotListed | Failure::NoServerName) {
+            answer.cluster = Some(BLACK_HOLE_CLUSTER.to_owned());
+        }
+        answer.hint = Some(self.hint(failure, name, &answer, "TLS"));
+        answer
+    }
+
+    fn http(&self, bytes: &[u8], port: u16, mut answer: Answer) -> Answer {
+        let head = match self.read(bytes) {
+            Ok(head) => head,
+            Err(error) => return self.refuse_http(&Failure::RequestMalformed(error), None, answer),
+        };
+        answer.host = Some(head.authority.text(bytes).to_owned());
+        let facts = match Facts::new(&head, bytes, self.snapshot.settings.normalization) {
+            Ok(facts) => facts,
+            Err(failure) => return self.refuse_http(&failure, None, answer),
+        };
+        let name = facts.host.as_ref();
+        answer.host = name.map(ToString::to_string).or(answer.host);
+        if let Some(name) = name {
+            let objects = self.snapshot.routes.http(port, name).map(|host| &host.objects[..]);
+            let session = |objects| decide::http_session(self.source(port), name, &facts, objects);
+            self.add_objects(objects, session, &mut answer);
+        }
+        match decide::http(self.snapshot, self.source(port), name, &facts) {
+            Ok(HttpVerdict::Forward(_, matched, forward)) => self.forward_http(&facts, matched, forward, answer),
+            Ok(HttpVerdict::Respond(_, matched, response)) => {
+                let route = Some(matched.name().to_string());
+                let (verdict, reason) = (Verdict::Allow, "direct_response".to_owned());
+                Answer { verdict, reason, route, status: Some(response.status), ..answer }
+            }
+            Ok(HttpVerdict::Anywhere) => {
+                answer.route = Some("allow_any".to_owned());
+                let cluster = decide::passthrough_cluster(port, self.snapshot);
+                match name {
+                    Some(name) => self.forward(&cluster, name, Some("NONE"), answer),
+                    None => self.refuse_http(&Failure::NotListed, None, answer),
+                }
+            }
+            Err(failure) => self.refuse_http(&failure, name, answer),
+        }
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<RequestHead, HeadError> {
+        let limits = &self.snapshot.settings.limits;
+        let limits = HeadLimits { bytes: limits.request_head_bytes, fields: limits.request_headers };
+        match parse_request(bytes, limits) {
+            Parsed::Complete(head) => Ok(head),
+            Parsed::Incomplete => Err(HeadError::Syntax),
+            Parsed::Rejected(error) => Err(error),
+        }
+    }
+
+    fn forward_http(&self, facts: &Facts<'_>, matched: Matched<'_>, forward: &Forward, mut answer: Answer) -> Answer {
+        answer.route = Some(matched.name().to_string());
+        answer.destinations = self.shares(&forward.clusters);
+        let Some(name) = facts.host.as_ref() else { return self.refuse_http(&Failure::NotListed, None, answer) };
+        let ask = |ticket| decide::onward(self.snapshot, name, facts, matched, forward, ticket);
+        match self.first(&forward.clusters, ask) {
+            Ok((destination, Onward { cluster, requested, .. })) => {
+                self.add_rules(destination, &mut answer);
+                self.originate(cluster, &requested, answer)
+            }
+            Err(failure) => self.refuse_http(&failure, Some(name), answer),
+        }
+    }
+
+    /// A plain request to a cluster that may have TLS of its own.
+    fn originate(&self, cluster: &Cluster, requested: &HostName, mut answer: Answer) -> Answer {
+        let Some(UpstreamTls { sni, profile }) = &cluster.tls else {
+            return self.forward(cluster, requested, Some("NONE"), answer);
+        };
+        let mode = match profile {
+            Ok(profile) if profile.identity.is_some() => "MUTUAL",
+            Ok(_) => "SIMPLE",
+            Err(reason) => {
+                answer.cluster = Some(cluster.name.to_string());
+                let mut answer = self.refuse_http(&Failure::NoHealthyUpstream, None, answer);
+                answer.hint = Some(reason.to_string());
+                return answer;
+            }
+        };
+        answer.sni = Some(sni.as_ref().unwrap_or(requested).to_string());
+        self.forward(cluster, requested, Some(mode), answer)
+    }
+
+    fn refuse_http(&self, failure: &Failure, name: Option<&HostName>, mut answer: Answer) -> Answer {
+        answer.reason = failure.details().into_owned();
+        answer.status = failure.status();
+        answer.response_flags = Some(failure.http_flag());
+        if *failure == Failure::NotListed {
+            (answer.cluster, answer.route) = (Some(BLACK_HOLE_CLUSTER.to_owned()), Some("block_all".to_owned()));
+        }
+        answer.hint = Some(self.hint(failure, name, &answer, "plain HTTP"));
+        answer
+    }
+
+    /// The end of every question that passes.
+    fn forward(&self, cluster: &Cluster, requested: &HostName, tls: Option<&'static str>, answer: Answer) -> Answer {
+        let endpoints = self.endpoints(cluster, requested);
+        let answer = Answer { cluster: Some(cluster.name.to_string()), tls, ..answer };
+        if endpoints.is_empty() {
+            let failure = &Failure::NoHealthyUpstream;
+            return match tls {
+                Some("PASSTHROUGH") => self.refuse_tls(failure, Some(requested), answer),
+                Some(_) | None => self.refuse_http(failure, Some(requested), answer),
+            };
+        }
+        let (verdict, reason) = (Verdict::Allow, "via_upstream".to_owned());
+        Answer { verdict, reason, endpoints: Some(endpoints), ..answer }
+    }
+
+    /// Addresses where the configuration knows them, names where DNS would decide.
+    fn endpoints(&self, cluster: &Cluster, requested: &HostName) -> Vec<String> {
+        match &cluster.endpoints {
+            Endpoints::Static(endpoints) => self.open(endpoints.iter().map(|endpoint| endpoint.address)),
+            Endpoints::Dns(names) | Endpoints::DnsRoundRobin(names) => {
+                names.iter().flat_map(|name| self.resolve(&name.name, name.port)).collect()
+            }
+            Endpoints::Requested { port } => self.resolve(requested, *port),
+        }
+    }
+
+    fn resolve(&self, name: &HostName, port: u16) -> Vec<String> {
+        match self.bootstrap.dns.hosts.iter().find(|(host, _)| host == name) {
+            Some((_, addresses)) => self.open(addresses.iter().map(|address| SocketAddr::new(*address, port))),
+            None => vec![format!("{name}:{port}")],
+        }
+    }
+
+    fn open(&self, addresses: impl Iterator<Item = SocketAddr>) -> Vec<String> {
+        let policy = &self.snapshot.settings.addresses;
+        let open = addresses.filter(|address| policy.judge_configured(*address).is_ok());
+        open.map(|address| address.to_string()).collect()
+    }
+
+    /// The first destination that works out: a route with several may lead some requests nowhere.
+    fn first<T>(
+        &self,
+        weighted: &Weighted,
+        ask: impl Fn(u32) -> Result<T, Failure>,
+    ) -> Result<(Destination, T), Failure> {
+        let mut ticket = 0;
+        let mut refusal = Failure::NoCluster;
+        for (destination, weight) in weighted.iter() {
+            match ask(ticket) {
+                Ok(found) => return Ok((destination, found)),
+                Err(failure) => refusal = failure,
+            }
+            ticket += weight;
+        }
+        Err(refusal)
+    }
+
+    fn shares(&self, weighted: &Weighted) -> Option<Vec<Share>> {
+        let name = |destination| decide::cluster(self.snapshot, destination).ok().map(|it| it.name.to_string());
+        let shares = weighted.iter().map(|(destination, weight)| Share { cluster: name(destination), weight });
+        let shares: Vec<Share> = shares.collect();
+        (shares.len() > 1).then_some(shares)
+    }
+
+    /// The objects behind a host, and the policies that judge sessions with it.
+    fn add_objects<'o>(
+        &self,
+        objects: Option<&'o [Arc<ObjectRef>]>,
+        session: impl FnOnce(&'o [Arc<ObjectRef>]) -> Session<'o>,
+        answer: &mut Answer,
+    ) {
+        if objects.is_none() && self.snapshot.settings.outbound == Outbound::RegistryOnly {
+            return;
+        }
+        let objects = objects.unwrap_or_default();
+        answer.add_objects(objects);
+        let policies = self.snapshot.routes.tables.authorization.behind(&session(objects));
+        answer.add_objects(policies.into_iter().map(|policy| &policy.object));
+    }
+
+    /// The DestinationRules of a cluster.
+    fn add_rules(&self, destination: Destination, answer: &mut Answer) {
+        if let Destination::Cluster(id) = destination {
+            answer.add_objects(self.snapshot.routes.tables.rules_of(id));
+        }
+    }
+
+    fn hint(&self, failure: &Failure, name: Option<&HostName>, answer: &Answer, what: &str) -> String {
+        let port = answer.port;
+        match (failure, name) {
+            (Failure::NotListed, Some(name)) => {
+                let open = self.open_ports(name);
+                let elsewhere = if open.is_empty() { String::new() } else { format!("; it is open for {open}") };
+                format!("no ServiceEntry opens {name} for {what} on port {port}{elsewhere}")
+            }
+            (Failure::NotListed, None) => "an address is no name that a ServiceEntry could list".to_owned(),
+            (Failure::NoServerName, _) => "the client sends no server name (SNI)".to_owned(),
+            (Failure::NoRoute, _) => "the host is listed, but no route matches".to_owned(),
+            (Failure::NoCluster, _) => "the route leads to a host, port or subset that does not exist".to_owned(),
+            (Failure::AccessDenied(policy), _) if **policy == *"none" => {
+                "AuthorizationPolicies apply, and none of their ALLOW rules matches".to_owned()
+            }
+            (Failure::AccessDenied(policy), _) => format!("denied by {policy}"),
+            (Failure::NoHealthyUpstream, _) => "the cluster has no endpoint that may be dialled".to_owned(),
+            (Failure::RequestMalformed(error), _) => error.to_string(),
+            (Failure::HelloMalformed(reject), _) => reject.to_string(),
+            (failure, _) => failure.reason().to_owned(),
+        }
+    }
+
+    /// Where else a name is listed: the most common mistake is the wrong port or protocol.
+    fn open_ports(&self, name: &HostName) -> String {
+        let routes = &self.snapshot.routes;
+        let open = routes.ports.iter().flat_map(|tries| {
+            let http = routes.http(tries.port, name).map(|_| format!("plain HTTP on port {}", tries.port));
+            let tls = routes.tls(tries.port, name).map(|_| format!("TLS on port {}", tries.port));
+            [http, tls].into_iter().flatten()
+        });
+        open.collect::<Vec<_>>().join(" and ")
+    }
+}
+
+fn captured(address: SocketAddr) -> Answer {
+    Answer {
+        reason: "capture_not_supported".to_owned(),
+        host: Some(address.ip().to_string()),
+        port: address.port(),
+        hint: Some("captured connections are not supported yet, so none passes".to_owned()),
+        ..Answer::default()
+    }
+}

@@ -1,0 +1,190 @@
+//! The decision about one session: registry, then authorization, then routes.
+//!
+//! Sessions and `portcullis explain` ask these functions and nothing else, so that what is explained is what happens.
+//! Nothing here allocates, except for a rewritten path and for the text of a refusal by policy.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::failure::Failure;
+use crate::snapshot::{Outbound, Snapshot};
+use crate::wire::http1::HeadError;
+
+use super::authorization::{Decision, Session};
+use super::cluster::{Balance, Cluster, Destination, Endpoints, PoolId, Weighted};
+use super::host::{Authority, AuthorityHost, HostName};
+use super::http::{DirectResponse, Forward, HttpAction, Matched, RequestFacts};
+use super::path;
+use super::table::{ObjectRef, TlsHost, VirtualHost};
+
+/// The cluster of hosts that no resource names, under ALLOW_ANY.
+pub const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// The peer's address.
+    pub address: IpAddr,
+    /// The service port that it came to.
+    pub port: u16,
+}
+
+/// What happens to a plain HTTP request that may pass.
+#[derive(Clone, Copy, Debug)]
+pub enum HttpVerdict<'s> {
+    /// A route forwards it.
+    Forward(&'s VirtualHost, Matched<'s>, &'s Forward),
+    /// A route answers it.
+    Respond(&'s VirtualHost, Matched<'s>, &'s DirectResponse),
+    /// No resource names the host, and the operator allows any.
+    Anywhere,
+}
+
+/// What happens to a TLS session that may pass.
+#[derive(Clone, Copy, Debug)]
+pub enum TlsVerdict<'s> {
+    /// A route forwards it.
+    Forward(&'s TlsHost, &'s Weighted),
+    /// No resource names the host, and the operator allows any.
+    Anywhere,
+}
+
+/// Where a route sends a request.
+#[derive(Debug)]
+pub struct Onward<'s> {
+    /// The cluster.
+    pub cluster: &'s Cluster,
+    /// The name to resolve where the cluster leaves it to the request, and to put into the SNI.
+    pub requested: HostName,
+    /// The new path, if the route rewrites it.
+    pub path: Option<String>,
+}
+
+/// Decides about a plain HTTP request; `host` is that of its authority, `None` for an address.
+///
+/// # Errors
+/// The refusal.
+pub fn http<'s>(
+    snapshot: &'s Snapshot,
+    source: Source,
+    host: Option<&HostName>,
+    facts: &impl RequestFacts,
+) -> Result<HttpVerdict<'s>, Failure> {
+    if facts.method() == "CONNECT" {
+        return Err(Failure::ConnectMethod);
+    }
+    // An address is no name that an operator could have listed.
+    let name = host.ok_or(Failure::NotListed)?;
+    let listed = snapshot.routes.http(source.port, name);
+    if listed.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
+        return Err(Failure::NotListed);
+    }
+    if snapshot.routes.tables.path_policy && path::has_escaped_slash(facts.path()) {
+        // The upstream may decode what we did not, and then see another path than the one that was judged.
+        return Err(Failure::RequestMalformed(HeadError::Target));
+    }
+    authorize(snapshot, &http_session(source, name, facts, listed.map_or(&[], |host| &host.objects)))?;
+    let Some(listed) = listed else { return Ok(HttpVerdict::Anywhere) };
+    let matched = listed.decide(facts).ok_or(Failure::NoRoute)?;
+    Ok(match &matched.route.action {
+        HttpAction::Forward(forward) => HttpVerdict::Forward(listed, matched, forward),
+        HttpAction::Respond(response) => HttpVerdict::Respond(listed, matched, response),
+    })
+}
+
+/// Decides about a client that speaks TLS; `name` is its SNI.
+///
+/// # Errors
+/// The refusal.
+pub fn tls<'s>(snapshot: &'s Snapshot, source: Source, name: &HostName) -> Result<TlsVerdict<'s>, Failure> {
+    let listed = snapshot.routes.tls(source.port, name);
+    if listed.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
+        return Err(Failure::NotListed);
+    }
+    authorize(snapshot, &tls_session(source, name, listed.map_or(&[], |host| &host.objects)))?;
+    match listed {
+        Some(host) => Ok(TlsVerdict::Forward(host, host.route.as_ref().ok_or(Failure::NoRoute)?)),
+        None => Ok(TlsVerdict::Anywhere),
+    }
+}
+
+/// A plain HTTP request as the policies see it; `objects` are those behind its host.
+pub(crate) fn http_session<'a>(
+    source: Source,
+    name: &'a HostName,
+    facts: &'a impl RequestFacts,
+    objects: &'a [Arc<ObjectRef>],
+) -> Session<'a> {
+    Session { source: source.address, port: source.port, host: name.as_str(), sni: None, request: Some(facts), objects }
+}
+
+/// A TLS session as the policies see it.
+pub(crate) fn tls_session<'a>(source: Source, name: &'a HostName, objects: &'a [Arc<ObjectRef>]) -> Session<'a> {
+    let host = name.as_str();
+    Session { source: source.address, port: source.port, host, sni: Some(host), request: None, objects }
+}
+
+fn authorize(snapshot: &Snapshot, session: &Session<'_>) -> Result<(), Failure> {
+    let decision = snapshot.routes.tables.authorization.evaluate(session);
+    match decision {
+        Decision::Allow => Ok(()),
+        Decision::Deny(_) => Err(Failure::AccessDenied(decision.to_string().into())),
+    }
+}
+
+/// Where a request goes that `forward` has taken over; `ticket` chooses among weighted destinations.
+///
+/// # Errors
+/// [`Failure::NoCluster`]; [`Failure::NoRoute`] if the route rewrites to what is no host or no path;
+/// [`Failure::RequestMalformed`] if the rewritten path would leave what the operator wrote.
+pub fn onward<'s>(
+    snapshot: &'s Snapshot,
+    host: &HostName,
+    facts: &impl RequestFacts,
+    matched: Matched<'s>,
+    forward: &'s Forward,
+    ticket: u32,
+) -> Result<Onward<'s>, Failure> {
+    let cluster = cluster(snapshot, forward.clusters.pick(ticket))?;
+    let requested = match forward.rewrite_authority.as_deref() {
+        Some(authority) => match Authority::parse(authority.as_bytes()).map(|authority| authority.host) {
+            Ok(AuthorityHost::Name(name)) => name,
+            Ok(AuthorityHost::Address(_)) | Err(_) => return Err(Failure::NoRoute),
+        },
+        None => host.clone(),
+    };
+    let path = match &forward.rewrite_path {
+        Some(rewrite) => {
+            let path = rewrite.apply(facts.path(), matched).ok_or(Failure::RequestMalformed(HeadError::Target))?;
+            // The target of a request would be something else altogether.
+            Some(if path.starts_with('/') { path } else { return Err(Failure::NoRoute) })
+        }
+        None => None,
+    };
+    Ok(Onward { cluster, requested, path })
+}
+
+/// The cluster of a destination that a route has picked.
+///
+/// # Errors
+/// [`Failure::NoCluster`].
+pub fn cluster(snapshot: &Snapshot, destination: Destination) -> Result<&Cluster, Failure> {
+    match destination {
+        Destination::Cluster(id) => snapshot.routes.cluster(id).ok_or(Failure::NoCluster),
+        Destination::Missing => Err(Failure::NoCluster),
+    }
+}
+
+/// The cluster that stands for every host that no resource names.
+#[must_use]
+pub fn passthrough_cluster(port: u16, snapshot: &Snapshot) -> Cluster {
+    Cluster {
+        name: PASSTHROUGH_CLUSTER.into(),
+        service: "unknown".into(),
+        endpoints: Endpoints::Requested { port },
+        balance: Balance::LeastRequest,
+        tls: None,
+        connect_timeout: snapshot.settings.connect_timeout,
+        pool: PoolId(u32::MAX),
+    }
+}

@@ -1,0 +1,320 @@
+//! `portcullis explain` as scripts rely on it, and beside a running gateway that must agree with it.
+
+mod support;
+
+use std::io::Write as _;
+use std::process::Output;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use serde_json::{Value, json};
+
+use support::client;
+use support::gateway::{Gateway, Port, command};
+use support::log::Line;
+use support::resources::{self, GOOGLEAPIS};
+
+/// Exit code and JSON of one question about `resources`.
+fn explain(resources: &str, arguments: &[&str]) -> (i32, Value) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("resources.yaml");
+    std::fs::write(&file, resources).expect("the folder is ours");
+    let output = command().args(["explain", "-o", "json"]).arg(&file).args(arguments).output().expect("it runs");
+    answer(&output)
+}
+
+fn answer(output: &Output) -> (i32, Value) {
+    let code = output.status.code().expect("no signal");
+    let json = serde_json::from_slice(&output.stdout);
+    (code, json.unwrap_or_else(|error| panic!("{error}: {output:?}")))
+}
+
+fn kinds(answer: &Value) -> Vec<&str> {
+    let objects = answer["objects"].as_array().expect("a list");
+    objects.iter().map(|object| object["kind"].as_str().expect("a text")).collect()
+}
+
+#[test]
+fn the_passthrough_example_is_explained_field_by_field() {
+    let (code, answer) = explain(resources::PUBLISHED_PASSTHROUGH, &["https://www.googleapis.com/ignored"]);
+    assert_eq!(code, 0, "{answer}");
+    let source = answer["objects"][0]["source"].as_str().expect("a text").to_owned();
+    assert!(source.ends_with("resources.yaml:1"), "{source}");
+    assert_eq!(kinds(&answer), ["ServiceEntry", "VirtualService"]);
+    let mut rest = answer.clone();
+    rest.as_object_mut().expect("an object").remove("objects");
+    assert_eq!(
+        rest,
+        json!({
+            "verdict": "allow", "reason": "via_upstream", "host": GOOGLEAPIS, "port": 443, "route": null,
+            "cluster": "outbound|443||www.googleapis.com", "tls": "PASSTHROUGH", "sni": GOOGLEAPIS,
+            "endpoints": ["www.googleapis.com:443"], "status": null, "responseFlags": null, "destinations": null,
+        })
+    );
+}
+
+#[test]
+fn the_origination_example_names_its_rule_and_the_tls_that_is_opened() {
+    let (code, answer) = explain(resources::PUBLISHED_ORIGINATION, &["http://www.googleapis.com/x"]);
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(
+        (&answer["tls"], &answer["sni"], &answer["route"]),
+        (&json!("SIMPLE"), &json!(GOOGLEAPIS), &json!("default"))
+    );
+    assert_eq!(kinds(&answer), ["ServiceEntry", "VirtualService", "DestinationRule"]);
+    // A client that speaks TLS is never encrypted a second time.
+    let (_, answer) = explain(resources::PUBLISHED_ORIGINATION, &["https://www.googleapis.com"]);
+    assert_eq!(answer["tls"], "PASSTHROUGH");
+}
+
+#[test]
+fn refusals_say_what_the_client_and_the_log_see() {
+    let policy = resources::authorization_policy(
+        "no-posts",
+        "  action: DENY\n  rules:\n  - to:\n    - operation: {methods: [POST]}\n",
+    );
+    let routes = resources::virtual_service(
+        "some-paths",
+        GOOGLEAPIS,
+        "  - match: [{uri: {prefix: /health}}]\n    directResponse: {status: 204}\n  - match: [{uri: {prefix: /void}}]\n    route: [{destination: {host: nowhere.example}}]\n",
+    );
+    let resources = [&resources::http_entry("a", GOOGLEAPIS, 80), &routes, &policy].map(String::as_str).concat();
+    let url = |path: &str| format!("http://{GOOGLEAPIS}{path}");
+    for (arguments, code, reason, status, flags) in [
+        (vec!["http://blocked.example"], 1, "host_not_listed", json!(502), json!("-")),
+        (vec!["https://blocked.example"], 1, "host_not_listed", json!(null), json!("UH")),
+        (vec!["http://192.0.2.1"], 1, "host_not_listed", json!(502), json!("-")),
+        (vec!["https://192.0.2.1"], 1, "no_sni", json!(null), json!("UH")),
+        (vec!["https://127.1"], 1, "bad_sni", json!(null), json!("DPE")),
+        (vec!["tcp://192.0.2.1:5432"], 1, "capture_not_supported", json!(null), json!(null)),
+        (vec![&url("/other")], 1, "route_not_found", json!(404), json!("NR")),
+        (vec![&url("/void")], 1, "cluster_not_found", json!(503), json!("NC")),
+        (vec![&url("/health/../void")], 1, "cluster_not_found", json!(503), json!("NC")),
+        (vec![&url("/health")], 0, "direct_response", json!(204), json!(null)),
+        (
+            vec![&url("/health"), "--method", "POST"],
+            1,
+            "rbac_access_denied_matched_policy[ns[default]-policy[no-posts]-rule[0]]",
+            json!(403),
+            json!("-"),
+        ),
+        (vec!["http://x", "--header", "Host: blocked.example:80"], 1, "host_not_listed", json!(502), json!("-")),
+    ] {
+        let (exit, answer) = explain(&resources, &arguments);
+        assert_eq!((exit, &answer["reason"]), (code, &json!(reason)), "{arguments:?}: {answer}");
+        assert_eq!((&answer["status"], &answer["responseFlags"]), (&status, &flags), "{arguments:?}: {answer}");
+        assert_eq!(answer["verdict"], if code == 0 { "allow" } else { "deny" });
+    }
+    let (_, answer) = explain(&resources, &[&url("/health"), "--method", "POST"]);
+    assert!(kinds(&answer).contains(&"AuthorizationPolicy"), "{answer}");
+}
+
+#[test]
+fn several_destinations_are_all_named() {
+    let routes = resources::virtual_service(
+        "split",
+        GOOGLEAPIS,
+        "  - route:\n    - {destination: {host: nowhere.example}, weight: 1}\n    - {destination: {host: www.googleapis.com}, weight: 3}\n",
+    );
+    let (code, answer) =
+        explain(&[resources::http_entry("a", GOOGLEAPIS, 8080), routes].concat(), &["http://www.googleapis.com"]);
+    assert_eq!((code, &answer["cluster"]), (0, &json!("outbound|80||www.googleapis.com")), "{answer}");
+    assert_eq!(answer["endpoints"], json!(["www.googleapis.com:8080"]));
+    let shares = json!([{"cluster": null, "weight": 1}, {"cluster": "outbound|80||www.googleapis.com", "weight": 3}]);
+    assert_eq!(answer["destinations"], shares);
+}
+
+#[test]
+fn without_listener_nothing_passes_and_a_bad_configuration_is_2() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("the folder is ours");
+    write("portcullis.yaml", "listeners: [{name: a, bind: '127.0.0.1:1', servicePort: 443}]\nresources: [r.yaml]\n");
+    write("r.yaml", resources::PUBLISHED_ORIGINATION);
+    write("bad.yaml", &resources::PUBLISHED_ORIGINATION.replace("resolution: DNS", "resolution: SOON"));
+    let run = |arguments: &[&str]| {
+        let mut command = command();
+        command.current_dir(folder.path()).env("PORTCULLIS_CONFIG", "portcullis.yaml");
+        command.arg("explain").args(arguments).output().expect("it runs")
+    };
+    let output = run(&["http://www.googleapis.com", "-o", "json"]);
+    assert_eq!(answer(&output).1["reason"], "no_listener");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(run(&["https://www.googleapis.com"]).status.code(), Some(0));
+    assert_eq!(run(&["r.yaml", "http://www.googleapis.com"]).status.code(), Some(0));
+    assert_eq!(run(&["--config", "portcullis.yaml", "r.yaml", "http://www.googleapis.com"]).status.code(), Some(1));
+    for arguments in [
+        &["bad.yaml", "http://www.googleapis.com"][..],
+        &["nowhere.yaml", "http://www.googleapis.com"],
+        &["--config", "nowhere.yaml", "http://www.googleapis.com"],
+        &["www.googleapis.com"],
+        &["http://www.googleapis.com", "--header", "X"],
+        &[],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+// --- Beside a gateway ---------------------------------------------------------------------------
+
+const HOSTS: [&str; 5] = ["a.example.com", "b.example.com", "x.wild.example", "wild.example", "other.example"];
+const PATHS: [&str; 10] = [
+    "/",
+    "/api",
+    "/api/",
+    "/api/../secret",
+    "/secret",
+    "/SECRET",
+    "/%73ecret",
+    "/api%2f..%2fsecret",
+    "//secret",
+    "/%zz",
+];
+const METHODS: [&str; 4] = ["GET", "POST", "OPTIONS", "CONNECT"];
+
+/// Resources in front of a port where nobody listens.
+fn configurations(closed: u16) -> impl Strategy<Value = String> {
+    let hosts =
+        prop_oneof![Just("a.example.com"), Just("b.example.com"), Just("*.wild.example"), Just("*.example.com")];
+    let entry = (hosts.clone(), prop_oneof![Just("http"), Just("tls")]).prop_map(move |(host, kind)| {
+        let (number, protocol) = if kind == "http" { (80, "HTTP") } else { (443, "TLS") };
+        format!(
+            "hosts: ['{host}'], ports: [{{number: {number}, name: p, protocol: {protocol}}}], resolution: STATIC, \
+             endpoints: [{{address: 127.0.0.1, ports: {{p: {closed}}}}}]"
+        )
+    });
+    let condition = prop_oneof![
+        Just("uri: {prefix: /api}"),
+        Just("uri: {exact: /secret}, ignoreUriCase: true"),
+        Just("uri: {regex: '/(api|secret).*'}"),
+        Just("method: {exact: POST}"),
+        Just("headers: {x-team: {exact: blue}}"),
+    ];
+    let action = prop_oneof![
+        Just("directResponse: {status: 418, body: {string: tea}}"),
+        Just("route: [{destination: {host: a.example.com}}], retries: {attempts: 0}"),
+        Just("route: [{destination: {host: a.example.com}}], rewrite: {uri: /v1/}, retries: {attempts: 0}"),
+        Just("route: [{destination: {host: missing.example.com}}]"),
+    ];
+    let rule = (condition, action).prop_map(|(condition, action)| format!("{{match: [{{{condition}}}], {action}}}"));
+    let service = (hosts, proptest::collection::vec(rule, 1..4))
+        .prop_map(|(host, rules)| format!("hosts: ['{host}'], http: [{}]", rules.join(", ")));
+    let operation = prop_oneof![
+        Just("paths: ['/api*']"),
+        Just("paths: ['*secret']"),
+        Just("notPaths: [/secret]"),
+        Just("methods: [GET, OPTIONS]"),
+        Just("hosts: ['*.example.com']"),
+        Just("ports: ['443']"),
+    ];
+    let policy = (prop_oneof![Just("ALLOW"), Just("DENY")], operation)
+        .prop_map(|(action, operation)| format!("action: {action}, rules: [{{to: [{{operation: {{{operation}}}}}]}}]"));
+    let several = |specs: BoxedStrategy<String>, most| proptest::collection::vec(specs, 0..=most);
+    let all = (several(entry.boxed(), 3), several(service.boxed(), 2), several(policy.boxed(), 2));
+    all.prop_map(|(entries, services, policies)| {
+        let kinds = [("networking", "ServiceEntry", entries), ("networking", "VirtualService", services)];
+        let kinds = kinds.into_iter().chain([("security", "AuthorizationPolicy", policies)]);
+        let documents = kinds.flat_map(|(group, kind, specs)| {
+            specs.into_iter().enumerate().map(move |(index, spec)| {
+                format!("---\napiVersion: {group}.istio.io/v1\nkind: {kind}\nmetadata: {{name: o{index}}}\nspec: {{{spec}}}\n")
+            })
+        });
+        documents.collect()
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Ask {
+    Tls(&'static str),
+    Http { host: &'static str, path: &'static str, method: &'static str, team: bool },
+}
+
+fn questions() -> impl Strategy<Value = Vec<Ask>> {
+    let host = proptest::sample::select(&HOSTS[..]);
+    let http =
+        (host.clone(), proptest::sample::select(&PATHS[..]), proptest::sample::select(&METHODS[..]), any::<bool>())
+            .prop_map(|(host, path, method, team)| Ask::Http { host, path, method, team });
+    proptest::collection::vec(prop_oneof![1 => host.prop_map(Ask::Tls), 3 => http], 12)
+}
+
+impl Ask {
+    fn explain(&self, gateway: &Gateway) -> Value {
+        let mut command = command();
+        command.args(["explain", "-o", "json", "--config"]).arg(gateway.config());
+        match self {
+            Self::Tls(host) => command.arg(format!("https://{host}")),
+            Self::Http { host, path, method, team } => {
+                command.args(["--method", method]).args(team.then_some("--header=X-Team: blue"));
+                command.arg(format!("http://{host}{path}"))
+            }
+        };
+        let (code, answer) = answer(&command.output().expect("it runs"));
+        assert_eq!(code, i32::from(answer["verdict"] == "deny"), "{answer}");
+        answer
+    }
+
+    fn send(&self, gateway: &Gateway) {
+        match self {
+            Self::Tls(host) => {
+                let mut socket = client::connect(gateway.tls());
+                socket.write_all(&client::hello(host)).expect("the listener accepts");
+                client::read_to_end(&mut socket);
+            }
+            Self::Http { host, path, method, team } => {
+                let mut socket = client::connect(gateway.http());
+                let target = if *method == "CONNECT" { host } else { path };
+                let team = if *team { "X-Team: blue\r\n" } else { "" };
+                let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{team}Connection: close\r\n\r\n");
+                socket.write_all(head.as_bytes()).expect("the listener accepts");
+                client::read_to_end(&mut socket);
+            }
+        }
+    }
+}
+
+/// What the log must show of a session that was explained so.
+fn agree(answer: &Value, line: &Line, is_tls: bool) -> Result<(), TestCaseError> {
+    let text = |field: &str| answer[field].as_str().unwrap_or("-").to_owned();
+    prop_assert_eq!(text("cluster"), &*line.upstream_cluster);
+    prop_assert_eq!(text("route"), &*line.route);
+    let reason = text("reason");
+    match (answer["verdict"] == "allow", is_tls) {
+        (true, _) if reason == "direct_response" => {
+            prop_assert_eq!(&answer["status"], &json!(line.code));
+            prop_assert_eq!(&reason, &line.details);
+        }
+        // It went where nobody listens.
+        (true, _) => prop_assert_eq!("UF", &*line.flags),
+        (false, true) => {
+            prop_assert_eq!(text("responseFlags"), &*line.flags);
+            prop_assert!(reason.starts_with(&line.termination), "{} is not {}", line.termination, reason);
+        }
+        (false, false) => {
+            prop_assert_eq!(&answer["status"], &json!(line.code));
+            prop_assert_eq!(text("responseFlags"), &*line.flags);
+            prop_assert_eq!(&reason, &line.details);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_running_gateway_does_what_explain_says() {
+    let closed = Port::reserve();
+    // Each case starts a gateway, so there are few, and no failures are kept in files.
+    let config = Config { cases: 6, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
+    let cases = (configurations(closed.number()), questions());
+    let result = TestRunner::new(config).run(&cases, |(resources, asks)| {
+        let gateway = Gateway::builder().resources(resources).start();
+        for (index, ask) in asks.iter().enumerate() {
+            let answer = ask.explain(&gateway);
+            ask.send(&gateway);
+            let line = gateway.log().wait_for_count(index + 1).pop().expect("a line");
+            let agreed = agree(&answer, &line, matches!(ask, Ask::Tls(_)));
+            agreed.map_err(|error| TestCaseError::fail(format!("{ask:?}: {error}\n{answer}\n{line:?}")))?;
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
