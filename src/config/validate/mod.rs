@@ -76,7 +76,7 @@ fn is_label(name: &str) -> bool {
 fn duration_fault(duration: Duration, most: Duration) -> Option<String> {
     if duration < Duration::from_millis(1) {
         Some("duration must be greater than 1ms".to_owned())
-    } else if duration.subsec_nanos() % 1_000_000 != 0 {
+    } else if !duration.subsec_nanos().is_multiple_of(1_000_000) {
         Some("only durations to ms precision are supported".to_owned())
     } else if duration > most {
         Some(format!("duration must not be longer than {}s", most.as_secs()))
