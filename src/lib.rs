@@ -1,4 +1,48 @@
 //! portcullis: a node-level egress gateway.
+//!
+//! Workloads reach only those external services that an operator has named in Istio's own resources. A client that
+//! speaks TLS is passed through: its ClientHello is read, its bytes are relayed untouched. A client that speaks plain
+//! HTTP has its requests judged by host, method and path, and the gateway opens verified TLS for it. Everything else is
+//! refused, named, logged and counted.
+//!
+//! ```text
+//!                 control thread (tokio)                        one worker per CPU (monoio, io_uring or epoll)
+//!  ┌────────────────────────────────────────────┐         ┌──────────────────────────────────────────────────┐
+//!  │ control   signals, reload, DNS, admin      │  Order  │ worker    binds, accepts, obeys its inbox        │
+//!  │    │                                       │ ──────▶ │   │                                              │
+//!  │ config    files → findings or a Snapshot   │         │ session   peek ─▶ decide ─▶ connect ─▶ relay     │
+//!  │ telemetry log writer, exposition           │ ◀────── │   │ uses route, wire, upstream, relay, net,      │
+//!  └────────────────────────────────────────────┘  Event  │   │ and tells telemetry once                     │
+//!                                                         └──────────────────────────────────────────────────┘
+//! ```
+//!
+//! # Life of a session
+//!
+//! 1. [`worker`] accepts a connection and spawns [`session::serve`].
+//! 2. `session::peek` reads until it is clear whether the client speaks TLS or HTTP ([`wire::client_hello`]).
+//! 3. TLS goes to `session::tunnel`: the server name is looked up in the worker's own [`route::trie`], policies are
+//!    asked, a cluster is chosen, its name resolved, its address judged and dialled ([`upstream`]); the hello is sent on
+//!    and [`relay`] moves bytes until both sides have finished.
+//! 4. HTTP goes to `session::http`, a loop with one turn per request: read a head ([`wire::http1`]), decide, take an
+//!    upstream connection from the pool or open one ([`upstream::tls`]), stream both bodies, and keep what can be kept.
+//! 5. Either way `session::Context::finish` is called exactly once, and from it come the access-log line and the
+//!    counters ([`telemetry`]).
+//!
+//! A session that ends early ends with a [`failure::Failure`], which alone says what the client gets (status, alert),
+//! what the log shows (flag, reason) and what is counted.
+//!
+//! # Who may use whom
+//!
+//! `session` uses `route`, `wire`, `upstream`, `relay`, `net` and `telemetry`; these do not know it, nor `worker`,
+//! `control` or `config`. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
+//! crosses from the control thread to the workers, and workers share nothing that is ever written.
+//!
+//! # Words
+//!
+//! *Downstream* is the client's side, *upstream* the service's. A *listener* accepts; a *route* says which *cluster* a
+//! session goes to; a cluster is a set of *endpoints* with one policy. A *tunnel* is a TLS session relayed untouched; a
+//! *turn* is one request of an HTTP connection; to *originate* is to open TLS for a client that spoke none. A
+//! *generation* is one configuration that took force.
 
 pub mod cli;
 pub mod config;

@@ -82,7 +82,7 @@ pub const PIPE_BYTES: usize = 1024 * 1024;
 pub const PIPES_IDLE_MAX: usize = 16;
 
 /// Idle upstream connections that a worker keeps per destination.
-pub const POOL_IDLE_PER_DESTINATION: usize = 256;
+pub const POOL_IDLE_PER_DESTINATION: usize = 2048;
 
 /// Idle upstream connections that a worker keeps in all.
 pub const POOL_IDLE_MAX: usize = 4096;
@@ -154,6 +154,10 @@ pub const DNS_ATTEMPTS: usize = 2;
 
 /// Longest look-up of a name, all attempts and servers together.
 pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Longest wait for the addresses of the second family once there are some of the first. RFC 8305 section 3 would wait
+/// 50 ms; an answer without one family is asked for again after [`DNS_FAILURE_TTL`], so this may be more patient.
+pub const DNS_SECOND_FAMILY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Shortest use of an answer: a validity of 0 would mean a look-up per session.
 pub const DNS_TTL_MIN: Duration = Duration::from_secs(1);

@@ -75,16 +75,15 @@ class Proxy:
         self.process.signal(self.reload_signal)
 
     def await_ready(self, host=tls_host("reply"), service="reply"):
-        """Waits until a new connection for `host` passes; returns the seconds it took."""
-        begun = time.monotonic()
+        """Waits until a new connection for `host` passes."""
         hello = client_hello(host)
+        begun = time.monotonic()
         while not passes(self.tls_port(service), hello):
             if not self.process.alive():
                 raise RuntimeError(f"{self.name} ended: {self.process.log_tail()}")
             if time.monotonic() - begun > READY_SECONDS_MAX:
                 raise RuntimeError(f"{self.name} does not pass {host}: {self.process.log_tail()}")
             time.sleep(0.001)
-        return time.monotonic() - begun
 
 
 class Nginx(Proxy):
@@ -144,11 +143,11 @@ class Portcullis(Proxy):
 
     def hosts_files(self, extra_hosts):
         template = self._entry("@NAME@", "@HOST@", "reply")
-        if extra_hosts and self.settings.get("ONE_ENTRY"):
-            every = "\n  - ".join(extra_hosts)
-            return {"resources/hosts.yaml": template.replace("@NAME@", "hosts").replace("@HOST@", every)}
+        size = self.settings.get("HOSTS_PER_ENTRY", 1)
+        groups = (extra_hosts[begin:begin + size] for begin in range(0, len(extra_hosts), size))
         return {"resources/hosts.yaml": "".join(
-            template.replace("@NAME@", host.replace(".", "-")).replace("@HOST@", host) for host in extra_hosts)}
+            template.replace("@NAME@", group[0].replace(".", "-")).replace("@HOST@", "\n  - ".join(group))
+            for group in groups)}
 
     def _entry(self, name, host, service):
         port = self.site.backend_ports[service]

@@ -30,23 +30,33 @@ COLUMNS = [
     ("rss_mb", "RSS MB", "{:.1f}"),
     ("reloaded_mb", "reloaded MB", "{:.1f}"),
     ("reloads", "reloads", "{:.0f}"),
+    ("upstream_opened", "upstream opened", "{:,.0f}"),
     ("errors", "errors", "{:,.0f}"),
     ("foreign_share", "others' CPU", "{:.0%}"),
 ]
 
+FOREIGN_SHARE_MAX = 0.5
+"""A round in which others used more of the machine than this says nothing about the proxy."""
+
 
 def medians(rounds):
-    """Figure by figure; `errors` is the sum, since one failed round must not vanish."""
-    names = {name for figures in rounds for name in figures}
-    found = {name: statistics.median(figures[name] for figures in rounds if name in figures) for name in names}
+    """Figure by figure, of the quiet rounds; `errors` is the sum over all, since one failed round must not vanish."""
+    used = quiet(rounds)
+    names = {name for figures in used for name in figures}
+    found = {name: statistics.median(figures[name] for figures in used if name in figures) for name in names}
     if "errors" in found:
         found["errors"] = sum(figures["errors"] for figures in rounds)
     return found
 
 
+def quiet(rounds):
+    """The rounds that others left half of the machine to; all of them if none is."""
+    return [figures for figures in rounds if figures.get("foreign_share", 0) <= FOREIGN_SHARE_MAX] or rounds
+
+
 def spread(rounds, figure):
     """Largest less smallest, as a share of the median; a dash for a single round."""
-    values = [figures[figure] for figures in rounds if figure in figures]
+    values = [figures[figure] for figures in quiet(rounds) if figure in figures]
     middle = statistics.median(values) if values else 0
     return f"{(max(values) - min(values)) / middle:.0%}" if middle and len(values) > 1 else "–"
 
@@ -76,6 +86,9 @@ def workload_table(workload, results, failures):
     found = ratio(results, workload.main)
     if found:
         lines += ["", f"Best peer / portcullis, {heading}: **{found[1]:.2f}** ({found[0]})."]
+    loud = {name: len(rounds) - len(quiet(rounds)) for name, rounds in results.items()}
+    lines += [f"\n{name}: {count} of {len(results[name])} rounds left out, others used too much of the machine."
+              for name, count in loud.items() if count]
     lines += [f"\n{name} failed: {text}" for name, text in failures.items()]
     return "\n".join(lines) + "\n"
 

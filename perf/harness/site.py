@@ -1,10 +1,12 @@
 """The place of one run: its folder, ports, certificates, compiled clients, and the hosts that exist in it."""
 
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
+import urllib.request
 
 PERF = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REPOSITORY = os.path.dirname(PERF)
@@ -28,7 +30,9 @@ class Site:
     def __init__(self, directory, port_base):
         self.directory = directory
         self.port_base = port_base
+        self.status_port = port_base + len(SERVICES)
         _check_free(range(port_base, port_base + 100))
+        self._questions = 0
         self.backend_ports = {service: port_base + index for index, service in enumerate(SERVICES)}
         try:
             self._make()
@@ -43,6 +47,14 @@ class Site:
 
     def path(self, *parts):
         return os.path.join(self.directory, *parts)
+
+    def web_connections(self):
+        """How many connections the web server has accepted so far, this question's own not counted."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.status_port}/status", timeout=10) as answer:
+            text = answer.read().decode()
+        self._questions += 1
+        # "server accepts handled requests", and a line with the three numbers.
+        return int(re.search(r"requests\s+(\d+)", text).group(1)) - self._questions
 
     def hello_file(self, host):
         """A file with a genuine ClientHello for this host, as OpenSSL writes it."""
@@ -103,7 +115,8 @@ def _check_free(ports):
 def client_hello(host):
     """The first message of a TLS client that asks for `host`."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host)
+    # No certificates are loaded: that would take 30 ms, longer than some reloads that are timed.
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(incoming, outgoing, server_hostname=host)
     try:
         client.do_handshake()
     except ssl.SSLWantReadError:

@@ -8,6 +8,7 @@
 
 pub mod bootstrap;
 pub mod finding;
+pub mod fuzz;
 pub mod istio;
 pub mod load;
 pub mod registry;

@@ -3,17 +3,19 @@
 //! monoio's own reads hand a buffer to the kernel until the operation completes. Here a waiting session owns no
 //! buffer: `readable` and `writable` are one-shot polls on the ring (or epoll), which may be dropped at any time
 //! without losing a byte, and the call that follows works on a buffer of the worker. This is the only module that
-//! contains unsafe code (one function, [`Socket::fd`]).
+//! contains unsafe code (one function, `Socket::fd`).
 
 mod listener;
 mod pipe;
 mod socket;
 mod time;
+mod watch;
 
 pub use listener::{Accepted, Listener};
 pub use pipe::{Moved, Pipe, Pipes};
 pub use socket::{Received, Socket};
-pub use time::{Either, either, run_timers, sleep, within};
+pub use time::{Either, coarse_now, either, run_timers, sleep, wall_time, within};
+pub use watch::WatchedSocket;
 
 use std::cell::RefCell;
 

@@ -122,6 +122,12 @@ impl Socket {
         Ok(())
     }
 
+    /// Whether the connection has failed, by a reset for instance. A peer that has only finished sending has not failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        !matches!(sockopt::socket_error(self.fd()), Ok(Ok(())))
+    }
+
     /// Tells the peer that nothing more will be sent. A peer that is gone already is no error.
     pub fn shutdown_write(&self) {
         let _ = rustix::net::shutdown(self.fd(), Shutdown::Write);

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pin_project_lite::pin_project;
 use slab::Slab;
@@ -18,13 +18,15 @@ use slab::Slab;
 const TICK: Duration = Duration::from_millis(20);
 
 thread_local! {
-    static TIMERS: Timers = const { Timers { now: Cell::new(0), slots: RefCell::new(Slab::new()) } };
+    static TIMERS: Timers = Timers::new();
 }
 
 /// The timers of a worker.
 struct Timers {
     /// Ticks since the worker began.
     now: Cell<u64>,
+    /// The last tick, by both clocks.
+    last: Cell<(Instant, SystemTime)>,
     slots: RefCell<Slab<Slot>>,
 }
 
@@ -45,8 +47,14 @@ pub async fn run_timers() {
 }
 
 impl Timers {
+    fn new() -> Self {
+        let last = Cell::new((Instant::now(), SystemTime::now()));
+        Self { now: Cell::new(0), last, slots: RefCell::new(Slab::new()) }
+    }
+
     fn fire(&self, now: u64) {
         self.now.set(now);
+        self.last.set((Instant::now(), SystemTime::now()));
         for (_, slot) in self.slots.borrow_mut().iter_mut() {
             if slot.due != 0 && slot.due <= now {
                 slot.due = 0;
@@ -60,6 +68,22 @@ impl Timers {
         let ticks = duration.as_nanos().div_ceil(TICK.as_nanos());
         // One more, because part of the current tick has passed already.
         self.now.get().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX)).saturating_add(1)
+    }
+}
+
+/// Now, to within a tick of the timers (20 ms) or the length of one turn of the worker: for what needs no better, without reading a clock.
+#[must_use]
+pub fn coarse_now() -> Instant {
+    TIMERS.with(|timers| timers.last.get().0)
+}
+
+/// What the wall clock showed at a recent instant; exact, without reading it.
+#[must_use]
+pub fn wall_time(instant: Instant) -> SystemTime {
+    let (reference, wall) = TIMERS.with(|timers| timers.last.get());
+    match instant.checked_duration_since(reference) {
+        Some(since) => wall + since,
+        None => wall - reference.duration_since(instant),
     }
 }
 
@@ -87,7 +111,9 @@ impl Timer {
                 Some(index) => match &mut slots[index] {
                     Slot { due: 0, .. } => Poll::Ready(()),
                     Slot { waker, .. } => {
-                        waker.clone_from(context.waker());
+                        if !waker.will_wake(context.waker()) {
+                            waker.clone_from(context.waker());
+                        }
                         Poll::Pending
                     }
                 },

@@ -109,69 +109,71 @@ enum Fault {
     Target(io::Error),
 }
 
-/// Why a direction stopped reading for now.
-enum Pause {
-    /// The source has nothing at the moment.
-    Dry,
-    /// The source has more, and others must get their turn first.
-    Turn,
+/// What one read has come to.
+enum Copied {
+    /// All of it has been sent, and the source has no more at the moment.
+    All,
+    /// The target is full: this is left to send.
+    Rest(Vec<u8>),
+    /// The read filled the buffer: there is more where that came from.
+    Full,
     /// The source has finished sending.
     Ended,
 }
 
+/// Whether a direction goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Read,
+    End,
+}
+
 impl Direction<'_> {
+    /// Runs until the source has finished sending. Waiting, it owns nothing; the stages that need more are boxed, so
+    /// that an idle tunnel does not pay for them.
     async fn run(self, tools: Tools<'_>) -> Result<(), Fault> {
         loop {
-            // Also how a busy direction gives way: waking itself instead would starve the ring (monoio puts a
-            // self-woken task in front of all others).
             self.source.readable().await.map_err(Fault::Source)?;
-            match self.copy(tools).await? {
-                Pause::Dry | Pause::Turn => {}
-                Pause::Ended => {
-                    self.target.shutdown_write();
-                    return Ok(());
-                }
+            let next = match self.copy(tools)? {
+                Copied::All => Next::Read,
+                Copied::Rest(rest) => Box::pin(self.send_rest(rest)).await?,
+                Copied::Full => Box::pin(self.bulk(tools)).await?,
+                Copied::Ended => Next::End,
+            };
+            if next == Next::End {
+                self.target.shutdown_write();
+                return Ok(());
             }
         }
     }
 
-    /// Copies one read; hands over to [`Self::splice`] when the read fills the scratch buffer.
-    async fn copy(&self, tools: Tools<'_>) -> Result<Pause, Fault> {
-        let (count, rest) = {
-            let mut scratch = tools.scratch.input.borrow_mut();
-            let count = match self.source.receive(&mut scratch).map_err(Fault::Source)? {
-                Received::Bytes(count) => count,
-                Received::Pending => return Ok(Pause::Dry),
-                Received::End => return Ok(Pause::Ended),
-            };
-            let sent = self.send(&scratch[..count])?;
-            let rest = if sent < count { scratch[sent..count].to_vec() } else { Vec::new() };
-            (count, rest)
+    /// Copies one read through the worker's buffer.
+    fn copy(&self, tools: Tools<'_>) -> Result<Copied, Fault> {
+        let mut scratch = tools.scratch.input.borrow_mut();
+        let count = match self.source.receive(&mut scratch).map_err(Fault::Source)? {
+            Received::Bytes(count) => count,
+            Received::Pending => return Ok(Copied::All),
+            Received::End => return Ok(Copied::Ended),
         };
-        // The target is full: the rest must leave the shared buffer before others use it.
+        let sent = self.target.send(&scratch[..count]).map_err(Fault::Target)?;
+        self.count(sent);
+        if sent < count {
+            // It must leave the shared buffer before others use that.
+            return Ok(Copied::Rest(scratch[sent..count].to_vec()));
+        }
+        // A short read has emptied the socket; asking again would only cost a call to hear so.
+        Ok(if count == scratch.len() { Copied::Full } else { Copied::All })
+    }
+
+    async fn send_rest(&self, rest: Vec<u8>) -> Result<Next, Fault> {
         let mut sent = 0;
         while sent < rest.len() {
             self.target.writable().await.map_err(Fault::Target)?;
-            sent += self.send(&rest[sent..])?;
+            let more = self.target.send(&rest[sent..]).map_err(Fault::Target)?;
+            self.count(more);
+            sent += more;
         }
-        if count < crate::limits::SCRATCH_BYTES {
-            // A short read has emptied the socket; asking again would only cost a call to hear so.
-            return Ok(Pause::Dry);
-        }
-        match tools.pipes.take() {
-            Ok(mut pipe) => {
-                let pause = self.splice(&mut pipe).await;
-                tools.pipes.give(pipe);
-                pause
-            }
-            Err(_) => Ok(Pause::Turn),
-        }
-    }
-
-    fn send(&self, bytes: &[u8]) -> Result<usize, Fault> {
-        let sent = self.target.send(bytes).map_err(Fault::Target)?;
-        self.count(sent);
-        Ok(sent)
+        Ok(Next::Read)
     }
 
     fn count(&self, bytes: usize) {
@@ -179,10 +181,18 @@ impl Direction<'_> {
         self.active.set(true);
     }
 
-    /// Moves bytes through a pipe until the source runs dry or the turn is over. The pipe is empty again when this
-    /// returns without a fault.
-    async fn splice(&self, pipe: &mut Pipe) -> Result<Pause, Fault> {
-        for _ in 0..RELAY_ROUNDS_MAX {
+    /// Moves bytes through a pipe until the source runs dry or ends.
+    async fn bulk(&self, tools: Tools<'_>) -> Result<Next, Fault> {
+        // Without a pipe to be had, the copying goes on.
+        let Ok(mut pipe) = tools.pipes.take() else { return Ok(Next::Read) };
+        let next = self.splice(&mut pipe).await;
+        // Only an empty pipe is kept for others: after a fault this one may still hold bytes.
+        tools.pipes.give(pipe);
+        next
+    }
+
+    async fn splice(&self, pipe: &mut Pipe) -> Result<Next, Fault> {
+        for round in 1.. {
             let filled = pipe.fill(self.source).map_err(Fault::Source)?;
             while pipe.held() > 0 {
                 match pipe.empty(self.target).map_err(Fault::Target)? {
@@ -192,11 +202,14 @@ impl Direction<'_> {
                 }
             }
             match filled {
-                Moved::Bytes(_) => {}
-                Moved::Pending => return Ok(Pause::Dry),
-                Moved::End => return Ok(Pause::Ended),
+                Moved::Bytes(_) if round % RELAY_ROUNDS_MAX != 0 => {}
+                // Gives way to other sessions. Waking itself instead would starve the ring: monoio puts a self-woken
+                // task in front of all others.
+                Moved::Bytes(_) => self.source.readable().await.map_err(Fault::Source)?,
+                Moved::Pending => return Ok(Next::Read),
+                Moved::End => return Ok(Next::End),
             }
         }
-        Ok(Pause::Turn)
+        Ok(Next::Read)
     }
 }

@@ -22,13 +22,15 @@ use crate::failure::Failure;
 use peek::Opening;
 
 /// Serves one client connection from accept to the last log line.
+///
+/// Its stages are boxed, so that a session holds the memory of the stage it is in, not of the largest.
 pub async fn serve(context: Rc<Context>, client: Rc<Client>) {
     match peek::peek(&client.socket, &context).await {
         Ok(Opening::Tls(hello, bytes)) => Box::pin(tunnel::serve(&context, &client, hello, bytes)).await,
         Ok(Opening::Http(bytes)) => Box::pin(http::serve(&context, &client, bytes)).await,
         // A connection that brought nothing was neither a request nor a session.
         Ok(Opening::Nothing) => {}
-        Err(failure) => tunnel::refuse(&context, &client, &failure).await,
+        Err(failure) => Box::pin(tunnel::refuse(&context, &client, &failure)).await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use crate::failure::Failure;
-use crate::net::Socket;
+use crate::net::{Socket, within};
 use crate::relay::{self, End, Transferred};
 use crate::route::decide::{self, Source, TlsVerdict};
 use crate::route::host::HostName;
@@ -38,7 +38,7 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, hello: ClientH
     story.server_name = hello.server_name;
     let result = run(context, client, bytes, &mut story).await;
     if let Err(failure) = &result {
-        answer(context, client, failure, &story).await;
+        Box::pin(answer(context, client, failure, &story)).await;
     }
     story.tell(context, client, result.err());
 }
@@ -52,11 +52,13 @@ pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Fai
 
 async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Story) -> Result<(), Failure> {
     let snapshot = context.snapshot();
-    let upstream = connect(context, &snapshot, client, story).await?;
-    upstream.send_all(&hello).await.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
+    // Boxed: what it takes to connect must not weigh on the hours that the relay may last.
+    let upstream = Box::pin(connect(context, &snapshot, client, story)).await?;
+    let idle = snapshot.settings.limits.tunnel_idle_timeout;
+    let sent = within(idle, upstream.send_all(&hello)).await.ok_or(Failure::IdleTimeout)?;
+    sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
     story.transferred.upstream.set(hello.len() as u64);
     drop(hello);
-    let idle = snapshot.settings.limits.tunnel_idle_timeout;
     drop(snapshot); // A tunnel of hours must not keep an old configuration alive.
     let address = story.upstream;
     address.inspect(|address| context.balancer.began(*address));

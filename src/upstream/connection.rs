@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::net::{Received, Scratch, Socket};
+use crate::net::{Received, Scratch, Socket, WatchedSocket};
 
 use super::tls::{TlsError, TlsSession};
 
@@ -11,7 +11,7 @@ use super::tls::{TlsError, TlsSession};
 #[derive(Debug)]
 pub struct Connection {
     /// The socket, for readiness.
-    pub socket: Socket,
+    pub socket: WatchedSocket,
     /// Whom we are connected to.
     pub address: SocketAddr,
     /// Our end.
@@ -54,7 +54,7 @@ impl Connection {
     /// When the socket has been reset already.
     pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Self> {
         let local = socket.local_address()?;
-        Ok(Self { socket, address, local, tls, ended: false, pending: Vec::new() })
+        Ok(Self { socket: WatchedSocket::new(socket), address, local, tls, ended: false, pending: Vec::new() })
     }
 
     /// Sends `plain`, as far as the socket takes it; the rest is kept, and [`Self::is_blocked`] says so. To be called
@@ -134,8 +134,12 @@ impl Connection {
     }
 
     /// Whether an idle connection can serve another request: still open, and silent but for TLS housekeeping
-    /// (session tickets, key updates).
+    /// (session tickets, key updates). Asks the kernel only if something has arrived.
     pub fn is_reusable(&mut self, scratch: &Scratch) -> bool {
+        if !self.socket.has_fired() {
+            return !self.is_blocked();
+        }
+        self.socket.clear();
         let mut plain = scratch.plain.borrow_mut();
         plain.clear();
         let intake = self.receive(scratch, &mut plain);
@@ -155,6 +159,13 @@ impl Connection {
             // The peer may be gone; then there is nobody to tell.
             let _ = self.socket.send(&end);
         }
+    }
+
+    /// Whether the upstream has said that it will send no more. That may come with the last data, and an upstream that
+    /// then waits for us would never make the socket readable again.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Whether we opened TLS.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::limits::{POOL_IDLE_MAX, POOL_IDLE_PER_DESTINATION, POOL_IDLE_TIMEOUT};
-use crate::net::Scratch;
+use crate::net::{Scratch, coarse_now};
 use crate::route::cluster::PoolId;
 use crate::route::host::HostName;
 
@@ -61,7 +61,9 @@ impl Pool {
             return;
         }
         self.count.set(self.count.get() + 1);
-        list.push(Idle { connection, since: Instant::now() });
+        // What it says is looked at when the connection is taken.
+        connection.socket.has_fired();
+        list.push(Idle { connection, since: coarse_now() });
     }
 
     /// Idle connections.

@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::limits::{RESOLVE_TIMEOUT, RESOLVED_NAMES_MAX, RESOLVING_NAMES_MAX};
-use crate::net::within;
+use crate::net::{coarse_now, within};
 use crate::route::host::HostName;
 
 /// Addresses of a name.
@@ -68,7 +68,7 @@ impl Resolver {
 
     fn known(&self, name: &HostName) -> Option<Outcome> {
         match self.names.borrow().get(name) {
-            Some(Entry::Known { outcome, until }) if Instant::now() < *until => Some(outcome.clone()),
+            Some(Entry::Known { outcome, until }) if coarse_now() < *until => Some(outcome.clone()),
             Some(Entry::Known { .. } | Entry::Asked(_)) | None => None,
         }
     }
@@ -76,7 +76,7 @@ impl Resolver {
     fn poll(&self, name: &HostName, waker: &Waker) -> Poll<Outcome> {
         let mut names = self.names.borrow_mut();
         match names.get_mut(name) {
-            Some(Entry::Known { outcome, until }) if Instant::now() < *until => return Poll::Ready(outcome.clone()),
+            Some(Entry::Known { outcome, until }) if coarse_now() < *until => return Poll::Ready(outcome.clone()),
             Some(Entry::Asked(wakers)) => {
                 if !wakers.iter().any(|known| known.will_wake(waker)) {
                     wakers.push(waker.clone());
@@ -100,7 +100,7 @@ impl Resolver {
             Err(unresolved) => unresolved.valid,
         };
         let outcome = result.map(Rc::new).map_err(Rc::new);
-        let entry = Entry::Known { outcome, until: Instant::now() + valid };
+        let entry = Entry::Known { outcome, until: coarse_now() + valid };
         let previous = self.names.borrow_mut().insert(name, entry);
         if let Some(Entry::Asked(wakers)) = previous {
             wakers.into_iter().for_each(Waker::wake);

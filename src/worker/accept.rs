@@ -1,12 +1,14 @@
 //! Accepting: take connections off a listener and spawn their sessions; never wait for one.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
+
+use pin_project_lite::pin_project;
 
 use crate::limits::ACCEPT_BATCH;
 use crate::net::{Accepted, Listener, Socket};
@@ -69,7 +71,8 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: 
     let context = Rc::clone(context);
     monoio::spawn(async move {
         let registration = context.clients.enter(&client);
-        if catch_panic(session::serve(Rc::clone(&context), Rc::clone(&client))).await.is_err() {
+        let session = session::serve(Rc::clone(&context), Rc::clone(&client));
+        if (CatchPanic { session }).await.is_err() {
             // The panic hook has reported where; the session's connections close as it is dropped.
             context.counters.borrow_mut().sessions_panicked += 1;
             client.socket.reset_on_close();
@@ -78,13 +81,22 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: 
     });
 }
 
-/// Runs a session; a panic ends it and nothing else (in monoio it would end the worker).
-async fn catch_panic(session: impl Future<Output = ()>) -> Result<(), ()> {
-    let mut session = pin!(session);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(context))) {
-        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(_) => Poll::Ready(Err(())),
-    })
-    .await
+pin_project! {
+    /// Runs a session; a panic ends it and nothing else (in monoio it would end the worker).
+    struct CatchPanic<F> {
+        #[pin]
+        session: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for CatchPanic<F> {
+    type Output = Result<(), ()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let session = self.project().session;
+        match catch_unwind(AssertUnwindSafe(|| session.poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(_) => Poll::Ready(Err(())),
+        }
+    }
 }

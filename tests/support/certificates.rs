@@ -1,9 +1,12 @@
 //! Certificate authorities and certificates, good ones and bad ones, made for one test each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
@@ -19,6 +22,7 @@ pub(crate) struct Authority {
 pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivatePkcs8KeyDer<'static>,
+    serial: Option<SerialNumber>,
     /// The certificate as a PEM file holds it.
     pub(crate) certificate_pem: String,
     /// The key as a PEM file holds it.
@@ -81,10 +85,33 @@ impl Authority {
         self.sign(parameters)
     }
 
-    fn sign(&self, parameters: CertificateParams) -> Identity {
+    /// A list, as a PEM file, that revokes `identity`.
+    pub(crate) fn revoke(&self, identity: &Identity) -> String {
+        let revoked = RevokedCertParams {
+            serial_number: identity.serial.clone().expect("an authority gives serial numbers"),
+            revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("the authority may sign lists");
+        list.pem().expect("the list is complete")
+    }
+
+    fn sign(&self, mut parameters: CertificateParams) -> Identity {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let serial = SerialNumber::from(SERIAL.fetch_add(1, Ordering::Relaxed));
+        parameters.serial_number = Some(serial.clone());
         let key = KeyPair::generate().expect("a P-256 key needs no parameters");
         let certificate = parameters.signed_by(&key, &self.issuer).expect("the parameters are complete");
-        Identity::new(&certificate, &key)
+        Identity { serial: Some(serial), ..Identity::new(&certificate, &key) }
     }
 }
 
@@ -99,6 +126,7 @@ impl Identity {
     fn new(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
         Self {
             chain: vec![certificate.der().clone()],
+            serial: None,
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),

@@ -29,6 +29,7 @@ pub(crate) struct Builder {
     mesh: String,
     dns: String,
     settings: String,
+    descriptors: Option<u32>,
 }
 
 /// A running gateway; it is killed when the test ends.
@@ -88,6 +89,12 @@ impl Builder {
         self
     }
 
+    /// Lets the gateway have this many descriptors and no more.
+    pub(crate) fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// Puts a file beside the bootstrap file.
     pub(crate) fn file(self, name: &str, content: &str) -> Self {
         let path = self.directory.path().join(name);
@@ -107,7 +114,7 @@ impl Builder {
         fs::write(self.directory.path().join("roots.pem"), &self.roots).expect("the folder is ours");
         fs::create_dir(self.directory.path().join("resources.d")).expect("the folder is ours");
         write_resources(self.directory.path(), &self.resources);
-        let mut gateway = Gateway::spawn(self.directory, ports);
+        let mut gateway = Gateway::spawn(self.directory, ports, self.descriptors);
         gateway.wait_ready();
         gateway
     }
@@ -158,11 +165,13 @@ impl Gateway {
             mesh: String::new(),
             dns: String::new(),
             settings: String::new(),
+            descriptors: None,
         }
     }
 
-    fn spawn(directory: TempDir, ports: Ports) -> Self {
-        let mut child = command()
+    fn spawn(directory: TempDir, ports: Ports, descriptors: Option<u32>) -> Self {
+        let mut child = descriptors
+            .map_or_else(command, limited_command)
             .args(["run", "--config"])
             .arg(directory.path().join("portcullis.yaml"))
             .stdin(Stdio::null())
@@ -306,6 +315,19 @@ impl Gateway {
         self.child.try_wait().expect("the child is ours").is_none()
     }
 
+    /// The descriptors that the process has open.
+    pub(crate) fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()
+    }
+
+    /// The processor time that the process has used, in ticks of a hundredth of a second.
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process runs");
+        let (_, fields) = stat.rsplit_once(')').expect("proc(5) puts the name in parentheses");
+        let ticks = |index| fields.split_whitespace().nth(index).and_then(|word| word.parse::<u64>().ok());
+        ticks(11).zip(ticks(12)).map(|(user, system)| user + system).expect("utime and stime are numbers")
+    }
+
     /// The most memory that the process ever held, in KiB.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
@@ -340,6 +362,15 @@ pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.env_remove("PORTCULLIS_CONFIG").env_remove("PORTCULLIS_LOG").env_remove("NOTIFY_SOCKET");
     command
+}
+
+/// The same with a limit on descriptors; the shell is replaced by the gateway, which keeps its process id.
+fn limited_command(descriptors: u32) -> Command {
+    let mut shell = Command::new("sh");
+    let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    shell.args(["-c", &script]).arg(env!("CARGO_BIN_EXE_portcullis"));
+    shell.env_remove("PORTCULLIS_CONFIG").env_remove("PORTCULLIS_LOG").env_remove("NOTIFY_SOCKET");
+    shell
 }
 
 fn write_resources(directory: &Path, yaml: &str) {

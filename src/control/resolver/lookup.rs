@@ -4,6 +4,7 @@
 //! same time (RFC 8305 section 3), from random ports, over TCP if an answer was truncated.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
@@ -15,7 +16,7 @@ use hickory_resolver::{Resolver, TokioResolver};
 use crate::config::bootstrap::Dns;
 use crate::limits::{
     ADDRESSES_PER_NAME_MAX, DNS_ATTEMPT_TIMEOUT, DNS_ATTEMPTS, DNS_FAILURE_TTL, DNS_LOOKUP_TIMEOUT, DNS_LOOKUPS_MAX,
-    DNS_NEGATIVE_TTL_MAX, DNS_TTL_MAX, DNS_TTL_MIN,
+    DNS_NEGATIVE_TTL_MAX, DNS_SECOND_FAMILY_TIMEOUT, DNS_TTL_MAX, DNS_TTL_MIN,
 };
 use crate::route::host::HostName;
 
@@ -92,9 +93,29 @@ async fn both_families(resolver: &TokioResolver, name: &HostName) -> Outcome {
         return Outcome::Absent("not a DNS name", DNS_NEGATIVE_TTL_MAX);
     };
     name.set_fqdn(true);
-    let (four, six) =
-        tokio::join!(one_family(resolver, &name, RecordType::A), one_family(resolver, &name, RecordType::AAAA));
-    combine(four, six)
+    let mut four = pin!(one_family(resolver, &name, RecordType::A));
+    let mut six = pin!(one_family(resolver, &name, RecordType::AAAA));
+    tokio::select! {
+        four = &mut four => {
+            let six = second(&four, six).await;
+            combine(four, six)
+        }
+        six = &mut six => {
+            let four = second(&six, four).await;
+            combine(four, six)
+        }
+    }
+}
+
+/// What the slower family has. It is not waited for to the end where the faster one has addresses: there are name
+/// servers and firewalls that drop the questions for one family.
+async fn second(first: &Outcome, other: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
+    match first {
+        Outcome::Found(..) => tokio::time::timeout(DNS_SECOND_FAMILY_TIMEOUT, other)
+            .await
+            .unwrap_or_else(|_| Outcome::Failed("timeout".to_owned(), "timeout")),
+        Outcome::Absent(..) | Outcome::Failed(..) => other.await,
+    }
 }
 
 async fn one_family(resolver: &TokioResolver, name: &Name, family: RecordType) -> Outcome {

@@ -24,6 +24,9 @@ use super::turn::{Ending, Turn};
 /// Statuses below this one are interim (RFC 9110 section 15.2).
 const FINAL_STATUS_MIN: u16 = 200;
 
+/// How often a client is looked at that waits for a silent upstream.
+const CLIENT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// An exchange under way.
 struct Exchange<'t, 'a> {
     turn: &'t mut Turn<'a>,
@@ -38,8 +41,34 @@ struct Exchange<'t, 'a> {
     /// Bytes for the client that its socket has not taken yet.
     pending: Vec<u8>,
     sent_at: Instant,
-    deadline: Deadline,
-    head_deadline: Deadline,
+    terms: Terms<'t>,
+}
+
+/// The terms of one attempt.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'t> {
+    /// When the response must be complete.
+    pub(super) deadline: Deadline,
+    /// When its head must be there.
+    pub(super) head_deadline: Deadline,
+    /// Statuses that are not passed on, but tried again.
+    pub(super) retry_on: &'t [u16],
+    /// Whether the connection has served a request before.
+    pub(super) reused: bool,
+}
+
+/// Why an exchange came to nothing before the client has seen any of it.
+pub(super) enum Broken {
+    /// It failed.
+    Failure(Failure),
+    /// The upstream answered with a status of [`Terms::retry_on`].
+    Status,
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
 /// A response of which the head has been passed on.
@@ -69,9 +98,8 @@ pub(super) async fn run(
     turn: &mut Turn<'_>,
     plan: &Plan<'_>,
     connection: Connection,
-    deadline: Deadline,
-    head_deadline: Deadline,
-) -> Result<(Ending, Option<Connection>), Failure> {
+    terms: Terms<'_>,
+) -> Result<(Ending, Option<Connection>), Broken> {
     let upload = BodyReader::new(turn.head.body, body_limits(&turn.snapshot.settings.limits));
     let mut exchange = Exchange {
         turn,
@@ -82,13 +110,12 @@ pub(super) async fn run(
         interim_count: 0,
         pending: Vec::new(),
         sent_at: Instant::now(),
-        deadline,
-        head_deadline,
+        terms,
     };
     exchange.send_request(plan)?;
     while !exchange.is_over() {
-        if let Err(failure) = exchange.advance().await {
-            return exchange.break_off(failure);
+        if let Err(broken) = exchange.advance().await {
+            return exchange.break_off(broken);
         }
     }
     Ok(exchange.finish())
@@ -102,7 +129,7 @@ impl Exchange<'_, '_> {
         plain.clear();
         let bytes = self.turn.inbound.bytes();
         let host = plan.host.unwrap_or_else(|| self.turn.head.authority.text(bytes));
-        let edits = RequestEdits { target: &plan.target, host, upgrade: false };
+        let edits = RequestEdits { target: plan.target.text(bytes), host, upgrade: false };
         write_request(&self.turn.head, bytes, &edits, &mut plain);
         let taken = upload(&mut self.upload, self.turn.head.body, self.turn.inbound.untaken(), &mut plain)?;
         self.turn.inbound.take(taken.consumed);
@@ -119,16 +146,36 @@ impl Exchange<'_, '_> {
     }
 
     /// Waits for whatever can make progress, and makes it.
-    async fn advance(&mut self) -> Result<(), Failure> {
-        let (wait, silence) = self.patience();
-        match within(wait, self.ready()).await.ok_or(silence)? {
-            Ready::UpstreamReadable => self.receive_response(),
+    async fn advance(&mut self) -> Result<(), Broken> {
+        self.turn.story.ended = None;
+        match self.wait().await? {
+            Ready::UpstreamReadable => self.receive_response()?,
             Ready::UpstreamWritable => {
                 let flushed = self.connection.flush();
-                flushed.map_err(|error| self.turn.story.transport(Failure::UpstreamClosed, &error.to_string()))
+                flushed.map_err(|error| self.turn.story.transport(Failure::UpstreamClosed, &error.to_string()))?;
             }
-            Ready::ClientReadable => self.receive_body(),
-            Ready::ClientWritable => self.send_pending(),
+            Ready::ClientReadable => self.receive_body()?,
+            Ready::ClientWritable => self.send_pending()?,
+        }
+        Ok(())
+    }
+
+    /// Waits for progress. A client that has vanished shows only here while its upstream thinks: nothing is read from
+    /// it, and nothing sent to it. It is looked at every now and then, since a poll of its own would cost every request.
+    async fn wait(&self) -> Result<Ready, Failure> {
+        let (mut wait, silence) = self.patience();
+        loop {
+            let pause = wait.min(CLIENT_LOOK_INTERVAL);
+            if let Some(ready) = within(pause, self.ready()).await {
+                return Ok(ready);
+            }
+            wait -= pause;
+            if self.turn.client.socket.has_failed() {
+                return Err(Failure::DownstreamClosed);
+            }
+            if wait.is_zero() {
+                return Err(silence);
+            }
         }
     }
 
@@ -143,7 +190,7 @@ impl Exchange<'_, '_> {
             // The upstream may think: Istio sets no limit unless the route has a timeout.
             (limits.http_idle_timeout, Failure::UpstreamTimeout)
         };
-        let deadline = if self.response.is_some() { self.deadline } else { self.head_deadline };
+        let deadline = if self.response.is_some() { self.terms.deadline } else { self.terms.head_deadline };
         match deadline.cut(limit) {
             (wait, true) => (wait, Failure::RequestDeadline),
             (wait, false) => (wait, silence),
@@ -155,12 +202,11 @@ impl Exchange<'_, '_> {
         let sends = self.connection.is_blocked();
         let answers = !self.pending.is_empty();
         let receives = self.response.as_ref().is_none_or(|response| !response.done);
-        let mut upstream_readable = pin!(readable(upstream, receives && !answers));
         let mut upstream_writable = pin!(writable(upstream, sends));
         let mut client_readable = pin!(readable(client, !sends && !self.upload.is_done()));
         let mut client_writable = pin!(writable(client, answers));
         poll_fn(|context| {
-            if upstream_readable.as_mut().poll(context).is_ready() {
+            if receives && !answers && upstream.poll_readable(context).is_ready() {
                 return Poll::Ready(Ready::UpstreamReadable);
             }
             if client_writable.as_mut().poll(context).is_ready() {
@@ -196,7 +242,7 @@ impl Exchange<'_, '_> {
     }
 
     /// Passes on what the upstream has sent.
-    fn receive_response(&mut self) -> Result<(), Failure> {
+    fn receive_response(&mut self) -> Result<(), Broken> {
         let context = self.turn.context;
         let mut plain = context.scratch.plain.borrow_mut();
         plain.clear();
@@ -207,12 +253,15 @@ impl Exchange<'_, '_> {
         plain.clear();
         if result.is_ok() {
             result = match intake {
+                Ok(Intake::Data) if self.connection.has_ended() => {
+                    self.upstream_ended(true, &mut output).map_err(Broken::from)
+                }
                 Ok(Intake::Data | Intake::Pending) => Ok(()),
-                Ok(Intake::End) => self.upstream_ended(true, &mut output),
-                Ok(Intake::Truncated) => self.upstream_ended(false, &mut output),
+                Ok(Intake::End) => self.upstream_ended(true, &mut output).map_err(Broken::from),
+                Ok(Intake::Truncated) => self.upstream_ended(false, &mut output).map_err(Broken::from),
                 Err(error) => {
                     self.turn.story.transport_failure = Some(error.to_string());
-                    self.upstream_ended(false, &mut output)
+                    self.upstream_ended(false, &mut output).map_err(Broken::from)
                 }
             };
         }
@@ -223,9 +272,9 @@ impl Exchange<'_, '_> {
     }
 
     /// Appends to `output` what the client gets of `plain`.
-    fn pass_on(&mut self, plain: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+    fn pass_on(&mut self, plain: &[u8], output: &mut Vec<u8>) -> Result<(), Broken> {
         if self.response.is_some() {
-            return self.pass_body(plain, output);
+            return Ok(self.pass_body(plain, output)?);
         }
         if self.head_bytes.is_empty() {
             return self.pass_head(plain, output);
@@ -235,7 +284,7 @@ impl Exchange<'_, '_> {
         self.pass_head(&bytes, output)
     }
 
-    fn pass_head(&mut self, mut bytes: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+    fn pass_head(&mut self, mut bytes: &[u8], output: &mut Vec<u8>) -> Result<(), Broken> {
         let limits = &self.turn.snapshot.settings.limits;
         let head_limits = HeadLimits { bytes: limits.request_head_bytes, fields: limits.request_headers };
         let interim_max = limits.interim_responses;
@@ -248,18 +297,22 @@ impl Exchange<'_, '_> {
                     return Ok(());
                 }
                 Parsed::Rejected(error) => {
-                    return Err(self.turn.story.transport(Failure::ResponseMalformed, &error.to_string()));
+                    return Err(self.turn.story.transport(Failure::ResponseMalformed, &error.to_string()).into());
                 }
             };
             let (head_bytes, rest) = bytes.split_at(head.head.len as usize);
             if head.status >= FINAL_STATUS_MIN {
+                if self.terms.retry_on.contains(&head.status) {
+                    return Err(Broken::Status);
+                }
                 self.begin_response(&head, head_bytes, output);
-                return self.pass_body(rest, output);
+                return Ok(self.pass_body(rest, output)?);
             }
             self.interim_count += 1;
             // No upgrade is forwarded, so an upstream that switches protocols breaks the rules (RFC 9110 section 7.8).
             if head.status == 101 || self.interim_count > interim_max {
-                return Err(self.turn.story.transport(Failure::ResponseMalformed, "unexpected interim response"));
+                let reason = "unexpected interim response";
+                return Err(self.turn.story.transport(Failure::ResponseMalformed, reason).into());
             }
             if self.turn.head.version == Version::Http11 {
                 write_response(&head, head_bytes, ResponseEdits { keep_alive: true, http10: false }, output);
@@ -269,13 +322,21 @@ impl Exchange<'_, '_> {
     }
 
     fn begin_response(&mut self, head: &ResponseHead, bytes: &[u8], output: &mut Vec<u8>) {
+        let now = Instant::now();
+        // On a connection that stood ready, everything was sent in the moment the turn began.
+        let sent_at = if self.turn.head.body == BodyLength::None && self.terms.reused {
+            self.turn.story.started
+        } else {
+            self.sent_at
+        };
         let turn = &mut self.turn;
         let http10 = turn.head.version == Version::Http10;
         let length = downstream_length(head.body, http10);
         let client_keeps = turn.head.keep_alive && length != BodyLength::UntilClose && !turn.context.draining.get();
         write_response(head, bytes, ResponseEdits { keep_alive: client_keeps, http10 }, output);
         turn.story.status = head.status;
-        turn.story.upstream_service_time = Some(self.sent_at.elapsed());
+        turn.story.upstream_service_time = Some(now.duration_since(sent_at));
+        turn.story.ended = Some(now);
         self.response = Some(Response {
             body: BodyReader::new(head.body, body_limits(&turn.snapshot.settings.limits)),
             length,
@@ -336,10 +397,10 @@ impl Exchange<'_, '_> {
     }
 
     /// Ends a failed exchange: answered by the caller if the client has seen nothing, cut off visibly if it has.
-    fn break_off(self, failure: Failure) -> Result<(Ending, Option<Connection>), Failure> {
-        match self.response {
-            None => Err(failure),
-            Some(_) => Ok(((After::Reset, Some(failure)), None)),
+    fn break_off(self, broken: Broken) -> Result<(Ending, Option<Connection>), Broken> {
+        match (self.response, broken) {
+            (Some(_), Broken::Failure(failure)) => Ok(((After::Reset, Some(failure)), None)),
+            (_, broken) => Err(broken),
         }
     }
 

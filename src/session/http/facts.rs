@@ -8,7 +8,9 @@ use crate::failure::Failure;
 use crate::route::host::{Authority, AuthorityHost, HostName};
 use crate::route::http::RequestFacts;
 use crate::route::path::{self, Normalization};
-use crate::wire::http1::{HeadError, RequestHead, TargetForm};
+use crate::wire::http1::{HeadError, RequestHead, Span, TargetForm};
+
+use super::forward::Target;
 
 /// What the decision is about. What is matched here is what is forwarded.
 #[derive(Debug)]
@@ -48,12 +50,19 @@ impl<'a> Facts<'a> {
     }
 
     /// Path and query in origin form, as they are forwarded; `rewritten` takes the place of the path.
-    pub(super) fn target(&self, rewritten: Option<&str>) -> String {
+    pub(super) fn target(&self, rewritten: Option<&str>) -> Target {
+        let head = self.head;
+        let is_as_sent =
+            rewritten.is_none() && matches!(self.path, Cow::Borrowed(_)) && head.path.start < head.path.end;
+        if is_as_sent {
+            let end = if head.has_query { head.query.end } else { head.path.end };
+            return Target::Sent(Span { start: head.path.start, end });
+        }
         let path = rewritten.unwrap_or(&self.path);
-        match self.head.has_query {
+        Target::Written(match head.has_query {
             true => [path, "?", self.query()].concat(),
             false => path.to_owned(),
-        }
+        })
     }
 }
 

@@ -19,8 +19,9 @@ use crate::upstream::connection::Connection;
 use crate::upstream::dial;
 use crate::upstream::pool::PoolKey;
 use crate::upstream::tls;
+use crate::wire::http1::Span;
 
-use super::exchange;
+use super::exchange::{self, Broken};
 use super::facts::Facts;
 use super::turn::{Ending, Turn};
 use super::{Client, Context};
@@ -28,17 +29,44 @@ use super::{Client, Context};
 /// First wait before another attempt, doubled each time: Envoy's default.
 const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
 
+/// How requests to hosts that no resource names are retried.
+static ANYWHERE_RETRY: RetryPolicy = RetryPolicy {
+    attempts: 2,
+    per_try_timeout: None,
+    on_connect_failure: true,
+    on_reset: false,
+    on_status: Vec::new(),
+};
+
 /// Everything about a request that its route has settled.
 pub(super) struct Plan<'s> {
     cluster: ClusterRef<'s>,
     /// Path and query to send.
-    pub(super) target: String,
+    pub(super) target: Target,
     /// The Host to send; `None`: as the client sent it.
     pub(super) host: Option<&'s str>,
     /// The name to resolve where the cluster leaves it to the request, and to put into the SNI.
     requested: HostName,
     timeout: Option<Duration>,
-    retry: RetryPolicy,
+    retry: &'s RetryPolicy,
+}
+
+/// The request target to send, in origin form.
+pub(super) enum Target {
+    /// As the client sent it.
+    Sent(Span),
+    /// Normalised or rewritten.
+    Written(String),
+}
+
+impl Target {
+    /// The text; `bytes` are those of the request head.
+    pub(super) fn text<'b>(&'b self, bytes: &'b [u8]) -> &'b str {
+        match self {
+            Self::Sent(span) => span.text(bytes),
+            Self::Written(text) => text,
+        }
+    }
 }
 
 enum ClusterRef<'s> {
@@ -46,11 +74,19 @@ enum ClusterRef<'s> {
     Anywhere(Box<Cluster>),
 }
 
-impl ClusterRef<'_> {
+impl<'s> ClusterRef<'s> {
     fn get(&self) -> &Cluster {
         match self {
             Self::Route(cluster) => cluster,
             Self::Anywhere(cluster) => cluster,
+        }
+    }
+
+    /// Name and service, for the log and the metrics.
+    fn names(&self) -> (&'s str, &'s str) {
+        match self {
+            Self::Route(cluster) => (&cluster.name, &cluster.service),
+            Self::Anywhere(_) => (decide::PASSTHROUGH_CLUSTER, "unknown"),
         }
     }
 }
@@ -75,7 +111,7 @@ impl<'s> Plan<'s> {
             host: route.rewrite_authority.as_deref(),
             requested: onward.requested,
             timeout: route.timeout,
-            retry: route.retry.clone(),
+            retry: &route.retry,
         })
     }
 
@@ -90,7 +126,7 @@ impl<'s> Plan<'s> {
             host: None,
             requested: facts.host.clone().ok_or(Failure::NotListed)?,
             timeout: None,
-            retry: RetryPolicy::default(),
+            retry: &ANYWHERE_RETRY,
         })
     }
 }
@@ -99,15 +135,16 @@ impl<'s> Plan<'s> {
 ///
 /// # Errors
 /// The failure to answer; nothing has been sent to the client yet.
-pub(super) async fn forward(turn: &mut Turn<'_>, plan: Plan<'_>) -> Result<Ending, Failure> {
-    let cluster = plan.cluster.get();
-    turn.story.cluster = Some(cluster.name.clone());
-    turn.story.service.get_or_insert_with(|| cluster.service.clone());
+pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: Plan<'a>) -> Result<Ending, Failure> {
+    let (cluster, service) = plan.cluster.names();
+    turn.story.cluster = Some(cluster);
+    turn.story.service.get_or_insert(service);
     let deadline = Deadline(plan.timeout.map(|timeout| Instant::now() + timeout));
     let mut tries_left = plan.retry.attempts;
     let mut back_off = RETRY_BACK_OFF;
     loop {
-        let error = match attempt(turn, &plan, deadline).await {
+        let retry_on = if tries_left > 0 { &*plan.retry.on_status } else { &[] };
+        let error = match attempt(turn, &plan, deadline, retry_on).await {
             Ok(ending) => return Ok(ending),
             Err(error) => error,
         };
@@ -120,6 +157,7 @@ pub(super) async fn forward(turn: &mut Turn<'_>, plan: Plan<'_>) -> Result<Endin
             Cause::Stale => continue,
             Cause::Connect if plan.retry.on_connect_failure && tries_left > 0 => tries_left -= 1,
             Cause::Reset if plan.retry.on_reset && tries_left > 0 => tries_left -= 1,
+            Cause::Status => tries_left -= 1,
             Cause::Connect | Cause::Reset | Cause::Final => return Err(error.failure),
         }
         if deadline.limit(sleep(back_off)).await.is_none() {
@@ -171,6 +209,8 @@ pub(super) enum Cause {
     Connect,
     /// The upstream closed after the request was sent.
     Reset,
+    /// The upstream answered with a status that the route retries on.
+    Status,
     /// Nothing.
     Final,
 }
@@ -181,7 +221,12 @@ impl AttemptError {
     }
 }
 
-async fn attempt(turn: &mut Turn<'_>, plan: &Plan<'_>, deadline: Deadline) -> Result<Ending, AttemptError> {
+async fn attempt(
+    turn: &mut Turn<'_>,
+    plan: &Plan<'_>,
+    deadline: Deadline,
+    retry_on: &[u16],
+) -> Result<Ending, AttemptError> {
     let obtained = deadline.limit(obtain(turn, plan)).await;
     let (connection, key, reused) = obtained.ok_or(AttemptError::last(Failure::RequestDeadline))??;
     turn.story.upstream = Some(connection.address);
@@ -191,7 +236,8 @@ async fn attempt(turn: &mut Turn<'_>, plan: &Plan<'_>, deadline: Deadline) -> Re
     let context = Rc::clone(turn.context);
     context.balancer.began(address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
-    let result = exchange::run(turn, plan, connection, deadline, head_deadline).await;
+    let terms = exchange::Terms { deadline, head_deadline, retry_on, reused };
+    let result = exchange::run(turn, plan, connection, terms).await;
     context.balancer.ended(address);
     match result {
         Ok((ending, reusable)) => {
@@ -202,7 +248,8 @@ async fn attempt(turn: &mut Turn<'_>, plan: &Plan<'_>, deadline: Deadline) -> Re
             }
             Ok(ending)
         }
-        Err(error) => Err(classify(error, reused, turn)),
+        Err(Broken::Failure(failure)) => Err(classify(failure, reused, turn)),
+        Err(Broken::Status) => Err(AttemptError { failure: Failure::UpstreamClosed, cause: Cause::Status }),
     }
 }
 
@@ -224,7 +271,6 @@ fn classify(failure: Failure, reused: bool, turn: &Turn<'_>) -> AttemptError {
 /// A connection for the request: an idle one, or a new one to the first candidate that can be reached and verified.
 async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, PoolKey, bool), AttemptError> {
     let context = Rc::clone(turn.context);
-    let snapshot = Rc::clone(&turn.snapshot);
     let cluster = plan.cluster.get();
     let (profile, server_name) = match &cluster.tls {
         None => (None, None),
@@ -233,7 +279,7 @@ async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, Poo
             Err(reason) => return Err(AttemptError::last(turn.story.transport(Failure::NoHealthyUpstream, reason))),
         },
     };
-    let policy = &snapshot.settings.addresses;
+    let policy = &turn.snapshot.settings.addresses;
     let candidates = context.balancer.candidates(cluster, &plan.requested, &context.resolver, policy).await;
     let candidates =
         candidates.map_err(|(failure, reason)| AttemptError::last(turn.story.transport(failure, &reason)))?;

@@ -13,11 +13,15 @@ mod turn;
 use std::rc::Rc;
 
 use crate::failure::Failure;
+use crate::net::within;
 
 use super::{Client, Context};
 
 use head::Inbound;
 use turn::Turn;
+
+/// Requests that are already there are answered this many at a time before others get their turn.
+const TURNS_IN_A_ROW_MAX: u32 = 8;
 
 /// Whether the client's connection can take another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,24 +37,37 @@ enum After {
 /// Serves a client whose first bytes are `bytes`, until it or we close.
 pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>) {
     let mut inbound = Inbound::new(bytes);
+    let mut turns: u32 = 0;
     let after = loop {
-        // The turn is boxed: while the connection waits for a request it must cost no more than the wait.
         let head = match head::read(&mut inbound, client, context).await {
             Ok(Some(head)) => head,
             // Nothing was under way: the client is done, was silent for too long, or we are draining.
             Ok(None) => break After::Close,
             Err(failure) => break refuse(context, client, &inbound, &failure),
         };
-        let turn = Turn::new(context, client, &mut inbound, head);
+        let snapshot = context.snapshot();
+        // Boxed: while the connection waits for a request it must cost no more than the wait.
+        let turn = Turn::new(context, client, &snapshot, &mut inbound, head);
         let after = Box::pin(turn.take()).await;
         if after != After::Keep || context.draining.get() {
             break if after == After::Keep { After::Close } else { after };
+        }
+        turns += 1;
+        if turns.is_multiple_of(TURNS_IN_A_ROW_MAX) && !inbound.bytes().is_empty() && !give_way(context, client).await {
+            break After::Reset;
         }
     };
     match after {
         After::Keep | After::Close => client.linger(&context.scratch).await,
         After::Reset => client.socket.reset_on_close(),
     }
+}
+
+/// Lets other sessions have their turn. One read may bring thousands of small requests, and answering one that is
+/// refused waits for nothing. False: the client has stopped reading.
+async fn give_way(context: &Context, client: &Client) -> bool {
+    let patience = context.snapshot().settings.limits.body_idle_timeout;
+    matches!(within(patience, client.socket.writable()).await, Some(Ok(())))
 }
 
 /// Answers bytes that are no request.

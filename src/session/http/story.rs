@@ -1,10 +1,12 @@
 //! What will be told of a request: gathered on its way, told once.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
+use crate::net::wall_time;
 use crate::route::host::HostName;
 use crate::telemetry::record::{HttpRecord, Record};
 use crate::wire::http1::{RequestHead, Version};
@@ -15,9 +17,11 @@ use super::{Client, Context};
 
 /// The facts of a turn.
 #[derive(Debug)]
-pub(super) struct Story {
-    start: SystemTime,
-    started: Instant,
+pub(super) struct Story<'a> {
+    /// When the head was complete.
+    pub(super) started: Instant,
+    /// When the last byte of the answer was passed on, if that is known already.
+    pub(super) ended: Option<Instant>,
     pub(super) status: u16,
     pub(super) details: &'static str,
     pub(super) transport_failure: Option<String>,
@@ -26,18 +30,18 @@ pub(super) struct Story {
     pub(super) upstream: Option<SocketAddr>,
     pub(super) upstream_local: Option<SocketAddr>,
     pub(super) upstream_service_time: Option<Duration>,
-    pub(super) cluster: Option<Box<str>>,
-    pub(super) service: Option<Box<str>>,
-    pub(super) route: Option<Box<str>>,
+    pub(super) cluster: Option<&'a str>,
+    pub(super) service: Option<&'a str>,
+    pub(super) route: Option<Cow<'a, str>>,
     pub(super) originated_tls: bool,
     pub(super) host: Option<HostName>,
 }
 
-impl Story {
+impl Story<'_> {
     pub(super) fn new() -> Self {
         Self {
-            start: SystemTime::now(),
             started: Instant::now(),
+            ended: None,
             status: 0,
             details: "via_upstream",
             transport_failure: None,
@@ -101,8 +105,8 @@ impl Story {
         let not_listed = matches!(failure, Some(Failure::NotListed));
         let details = failure.as_ref().map(Failure::details);
         let record = Record {
-            start: self.start,
-            duration: self.started.elapsed(),
+            start: wall_time(self.started),
+            duration: self.ended.unwrap_or_else(Instant::now).duration_since(self.started),
             http: Some(HttpRecord {
                 status: self.status,
                 details: details.as_deref().unwrap_or(self.details),
@@ -115,8 +119,8 @@ impl Story {
             bytes_received: self.bytes_received,
             bytes_sent: self.bytes_sent,
             upstream: self.upstream,
-            cluster: if not_listed { Some(BLACK_HOLE_CLUSTER) } else { self.cluster.as_deref() },
-            service: self.service.as_deref(),
+            cluster: if not_listed { Some(BLACK_HOLE_CLUSTER) } else { self.cluster },
+            service: self.service,
             upstream_local: self.upstream_local,
             downstream_local: client.local,
             downstream_remote: client.peer,

@@ -1,12 +1,13 @@
 //! One request: decided, forwarded or answered, and told exactly once.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::failure::Failure;
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, within};
 use crate::route::decide::{self, HttpVerdict, Source};
-use crate::route::http::DirectResponse;
+use crate::route::http::{DirectResponse, Matched};
 use crate::snapshot::Snapshot;
 use crate::wire::http1::{BodyLength, BodyReader, RequestHead, write_local_response};
 
@@ -21,10 +22,10 @@ use super::{After, Client, Context};
 pub(super) struct Turn<'a> {
     pub(super) context: &'a Rc<Context>,
     pub(super) client: &'a Client,
-    pub(super) snapshot: Rc<Snapshot>,
+    pub(super) snapshot: &'a Snapshot,
     pub(super) inbound: &'a mut Inbound,
     pub(super) head: RequestHead,
-    pub(super) story: Story,
+    pub(super) story: Story<'a>,
 }
 
 /// How a turn ended: what becomes of the connection, and the failure that the log shows.
@@ -40,18 +41,17 @@ impl<'a> Turn<'a> {
     pub(super) fn new(
         context: &'a Rc<Context>,
         client: &'a Client,
+        snapshot: &'a Snapshot,
         inbound: &'a mut Inbound,
         head: RequestHead,
     ) -> Self {
         inbound.begin_body(head.head.len as usize);
-        Self { context, client, snapshot: context.snapshot(), inbound, head, story: Story::new() }
+        Self { context, client, snapshot, inbound, head, story: Story::new() }
     }
 
     /// Takes the request to its end and drops its bytes.
     pub(super) async fn take(mut self) -> After {
-        let snapshot = Rc::clone(&self.snapshot);
-        let next = self.decide(&snapshot);
-        let result = match next {
+        let result = match self.decide() {
             Ok(Next::Forward(plan)) => forward::forward(&mut self, plan).await,
             Ok(Next::Respond(response)) => Ok((self.respond(response.status, &response.body).await, None)),
             Err(failure) => Err(failure),
@@ -65,14 +65,15 @@ impl<'a> Turn<'a> {
         after
     }
 
-    fn decide<'s>(&mut self, snapshot: &'s Snapshot) -> Result<Next<'s>, Failure> {
+    fn decide(&mut self) -> Result<Next<'a>, Failure> {
+        let snapshot = self.snapshot;
         let facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
         self.story.host.clone_from(&facts.host);
         let source = Source { address: self.client.peer.ip(), port: self.client.service_port };
         match decide::http(snapshot, source, facts.host.as_ref(), &facts)? {
             HttpVerdict::Forward(host, matched, route) => {
-                self.story.service = Some(host.host.clone());
-                self.story.route = Some(matched.name().to_string().into());
+                self.story.service = Some(&host.host);
+                self.story.route = Some(route_name(matched));
                 Plan::new(snapshot, self.context, &facts, matched, route).map(Next::Forward)
             }
             HttpVerdict::Anywhere => {
@@ -80,7 +81,7 @@ impl<'a> Turn<'a> {
                 Plan::anywhere(snapshot, self.client, &facts).map(Next::Forward)
             }
             HttpVerdict::Respond(_, matched, response) => {
-                self.story.route = Some(matched.name().to_string().into());
+                self.story.route = Some(route_name(matched));
                 self.story.details = "direct_response";
                 Ok(Next::Respond(response))
             }
@@ -113,10 +114,11 @@ impl<'a> Turn<'a> {
         write_local_response(status, body, keep, to_head, &mut answer);
         self.story.status = status;
         self.story.bytes_sent = if to_head { 0 } else { body.len() as u64 };
-        match self.client.socket.send_all(&answer).await {
-            Ok(()) if keep && self.drain(&mut unread).await => After::Keep,
-            Ok(()) => After::Close,
-            Err(_) => After::Reset,
+        // A client that asks and asks and never reads must not hold its place for ever.
+        match within(limits.body_idle_timeout, self.client.socket.send_all(&answer)).await {
+            Some(Ok(())) if keep && self.drain(&mut unread).await => After::Keep,
+            Some(Ok(())) => After::Close,
+            Some(Err(_)) | None => After::Reset,
         }
     }
 
@@ -137,6 +139,14 @@ impl<'a> Turn<'a> {
             self.inbound.streamed(&input[taken..count]);
         }
         true
+    }
+}
+
+/// What the access log shows as %ROUTE_NAME%.
+fn route_name(matched: Matched<'_>) -> Cow<'_, str> {
+    match matched.by.and_then(|by| by.name.as_ref()) {
+        None => Cow::Borrowed(&matched.route.name),
+        Some(_) => Cow::Owned(matched.name().to_string()),
     }
 }
 

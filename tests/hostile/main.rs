@@ -1,0 +1,19 @@
+//! The catalogue of attacks: what is refused never reaches an upstream, what is allowed arrives byte for byte, every
+//! attempt is one line of the access log, and good traffic goes on meanwhile.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod certificates;
+mod dns;
+mod exhaustion;
+mod floods;
+mod hello;
+mod names;
+mod network;
+mod paths;
+mod requests;
+mod responses;
+mod scene;
+mod slow;
+mod stub;
