@@ -85,6 +85,14 @@ pub mod code {
     pub const PORT_REQUIRED: &str = "IST0112";
     /// A rule that no request reaches (VirtualServiceUnreachableRule).
     pub const DEAD_RULE: &str = "IST0130";
+    /// A match that no request reaches (VirtualServiceIneffectiveMatch).
+    pub const DEAD_MATCH: &str = "IST0131";
+    /// Upstreams are verified by the system's roots (NoServerCertificateVerificationDestinationLevel).
+    pub const SYSTEM_ROOTS: &str = "IST0128";
+    /// The same at a port (NoServerCertificateVerificationPortLevel).
+    pub const SYSTEM_ROOTS_AT_PORT: &str = "IST0129";
+    /// A subset whose labels no endpoint has (DestinationRuleSubsetsNotSelectPods).
+    pub const EMPTY_SUBSET: &str = "IST0173";
     /// A DestinationRule for a host that nothing declares.
     pub const RULE_HOST: &str = "IST0174";
     /// One host and port with two protocols (ConflictingServiceEntryPorts).

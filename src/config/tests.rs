@@ -3,6 +3,7 @@
 mod mesh;
 mod namespaces;
 mod secrets;
+mod validation;
 
 use std::path::PathBuf;
 

@@ -70,7 +70,7 @@ pub struct HttpRule {
 }
 
 /// One entry of `match:` under `http:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct HttpMatchRequest {
     /// Appended to the route's name in logs.
@@ -111,7 +111,7 @@ pub struct HttpMatchRequest {
 }
 
 /// A condition on a text: at most one of the three; none: present.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StringMatch {
     /// The whole text.

@@ -16,8 +16,8 @@ pub(super) fn validate(policy: &AuthorizationPolicy, scope: &mut Scope<'_>) {
     match action {
         Action::Custom => scope.refuse("spec.action", "CUSTOM asks an external authorizer, which is not supported"),
         Action::Audit => {
-            let message = "AUDIT blocks nothing, and its marks are not supported: the policy has no effect";
-            scope.warning(code::UNSUPPORTED, "spec.action", message);
+            let message = "AUDIT never blocks, and nothing is marked here: the policy has no effect";
+            scope.info(code::UNSUPPORTED, "spec.action", message);
         }
         Action::Deny if policy.rules.is_empty() => {
             let message = "DENY action without `rules` is meaningless as it will never be triggered";

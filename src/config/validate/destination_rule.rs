@@ -9,8 +9,7 @@ use crate::config::istio::destination_rule::{
     ClientTls, ConnectionPool, DestinationRule, LoadBalancer, SimpleBalance, TlsMode, TrafficPolicy,
 };
 
-use super::service_entry::is_label;
-use super::{export_to, host, port};
+use super::{duration_fault, export_to, host, is_label, port};
 
 /// Longest `connectTimeout`: TCP itself gives up after about two minutes.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -133,9 +132,8 @@ fn connection_pool(pool: &ConnectionPool, field: &str, scope: &mut Scope<'_>) {
         ("maxConnectionDuration", tcp.max_connection_duration.is_some()),
     ];
     scope.warn_present(&format!("{field}.tcp"), warned);
-    let timeout = tcp.connect_timeout.map(|timeout| timeout.0);
-    if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1) || timeout > CONNECT_TIMEOUT_MAX) {
-        let message = format!("duration must be from 1ms to {}s", CONNECT_TIMEOUT_MAX.as_secs());
+    let fault = tcp.connect_timeout.and_then(|timeout| duration_fault(timeout.0, CONNECT_TIMEOUT_MAX));
+    if let Some(message) = fault {
         scope.error(format!("{field}.tcp.connectTimeout"), message);
     }
 }

@@ -1,7 +1,5 @@
 //! `http:` of a VirtualService (pilot's validateHTTPRoute).
 
-use std::time::Duration;
-
 use crate::config::compile;
 use crate::config::finding::code;
 use crate::config::istio::Scope;
@@ -12,8 +10,8 @@ use crate::config::istio::virtual_service::{
 use crate::limits::TIMEOUT_MAX;
 use crate::route::host::Authority;
 
-use super::port;
 use super::virtual_service::{destination, source, weight};
+use super::{duration_fault, port};
 
 /// Longest expression, as Istio's.
 const REGEX_BYTES_MAX: usize = 1024;
@@ -73,18 +71,29 @@ pub(super) fn validate(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
 
 fn action(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
     let (route, respond) = (!rule.route.is_empty(), rule.direct_response.is_some());
-    match (route, respond) {
-        (true, true) => scope.error(field, "HTTP route cannot contain both route and direct_response"),
-        (false, false) if rule.redirect.is_none() && rule.delegate.is_none() => {
-            scope.error(field, "HTTP route, redirect or direct_response is required");
-        }
-        _ => {}
+    let redirect = rule.redirect.is_some();
+    if !route && !respond && !redirect && rule.delegate.is_none() {
+        scope.error(field, "HTTP route, redirect or direct_response is required");
+    }
+    let pairs = [
+        ("both route and redirect", route && redirect),
+        ("both route and direct_response", route && respond),
+        ("both redirect and direct_response", redirect && respond),
+    ];
+    for (pair, _) in pairs.into_iter().filter(|(_, present)| *present) {
+        scope.error(field, format!("HTTP route cannot contain {pair}"));
+    }
+    let rules = [
+        ("both rewrite and redirect", rule.rewrite.is_some() && redirect),
+        ("both rewrite and direct_response", rule.rewrite.is_some() && respond),
+        ("both fault and direct_response", rule.fault.is_some() && respond),
+        ("both mirror and mirrors", rule.mirror.is_some() && !rule.mirrors.is_empty()),
+    ];
+    for (pair, _) in rules.into_iter().filter(|(_, present)| *present) {
+        scope.error(field, format!("HTTP route rule cannot contain {pair}"));
     }
     if let Some(response) = &rule.direct_response {
         direct_response(response, &format!("{field}.directResponse"), scope);
-    }
-    if respond && rule.rewrite.is_some() {
-        scope.error(field, "HTTP route rule cannot contain both rewrite and direct_response");
     }
 }
 
@@ -176,13 +185,7 @@ fn timeout(timeout: Option<GoDuration>, field: &str, scope: &mut Scope<'_>) {
 /// What is wrong with a duration; none at all and 0 mean no limit.
 fn timeout_fault(timeout: Option<GoDuration>) -> Option<String> {
     let GoDuration(duration) = timeout.filter(|timeout| !timeout.0.is_zero())?;
-    if duration < Duration::from_millis(1) {
-        Some("duration must be greater than 1ms".to_owned())
-    } else if duration > TIMEOUT_MAX {
-        Some(format!("duration must not be longer than {}s", TIMEOUT_MAX.as_secs()))
-    } else {
-        None
-    }
+    duration_fault(duration, TIMEOUT_MAX)
 }
 
 fn retry(retries: &HttpRetry, field: &str, scope: &mut Scope<'_>) {

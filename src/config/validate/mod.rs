@@ -12,6 +12,8 @@ mod service_entry;
 mod sidecar;
 mod virtual_service;
 
+use std::time::Duration;
+
 use super::finding::Report;
 use super::istio::{Objects, Scope};
 
@@ -38,13 +40,48 @@ pub fn validate(objects: &Objects, report: &mut Report) {
 
 /// `exportTo` of any kind: one namespace here, so all but `~` on a ServiceEntry is without effect.
 fn export_to(export_to: &[String], scope: &mut Scope<'_>) {
-    let everywhere = export_to.iter().any(|target| target == "*");
-    if everywhere && export_to.len() > 1 {
-        scope.error("spec.exportTo", "cannot have both * and namespace names in exportTo");
+    let field = "spec.exportTo";
+    let mut seen = std::collections::HashSet::new();
+    for target in export_to {
+        let namespace = if target == "." { &*scope.origin.object.namespace } else { target };
+        if !seen.insert(namespace.to_owned()) {
+            scope.error(field, format!("duplicate entries in exportTo for entry {target}"));
+        }
+        let is_hiding = target == "~" && scope.origin.object.kind == "ServiceEntry";
+        if !is_hiding && !matches!(target.as_str(), "." | "*") && !is_label(target) {
+            let message = format!("only ., *, or a valid DNS 1123 label is allowed as exportTo entry: {target:?}");
+            scope.error(field, message);
+        }
+    }
+    let has = |word: &str| export_to.iter().any(|target| target == word);
+    if has("*") && export_to.len() > 1 {
+        scope.error(field, "cannot have both public (*) and non-public exportTo values for a resource");
+    }
+    if has("~") && export_to.len() > 1 {
+        scope.error(field, "cannot export service entry to no one (~) and someone");
     }
     if export_to.iter().any(|target| target != "*" && target != "~") {
         let message = "every object is visible to this gateway, whatever namespaces exportTo names";
         scope.info(super::finding::code::UNSUPPORTED, "spec.exportTo", message);
+    }
+}
+
+/// A DNS label (RFC 1123), as names of ports, subsets and namespaces are.
+fn is_label(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty() && name.len() <= 63 && name.bytes().all(legal) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// What is wrong with a duration beyond its syntax, in Istio's words.
+fn duration_fault(duration: Duration, most: Duration) -> Option<String> {
+    if duration < Duration::from_millis(1) {
+        Some("duration must be greater than 1ms".to_owned())
+    } else if !duration.subsec_nanos().is_multiple_of(1_000_000) {
+        Some("only durations to ms precision are supported".to_owned())
+    } else if duration > most {
+        Some(format!("duration must not be longer than {}s", most.as_secs()))
+    } else {
+        None
     }
 }
 

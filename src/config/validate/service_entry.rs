@@ -8,7 +8,7 @@ use crate::config::istio::Scope;
 use crate::config::istio::service_entry::{Protocol, Resolution, ServiceEntry, ServicePort, WorkloadEntry};
 use crate::route::host::{HostName, HostPattern};
 
-use super::{export_to, host, port};
+use super::{export_to, host, is_label, port};
 
 /// Most hosts of one entry, as the schema of Istio's API says.
 const HOSTS_MAX: usize = 256;
@@ -21,7 +21,11 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &mut Scope<'_>) {
     if entry.workload_selector.is_some() {
         let message = "workloadSelector selects pods, and there are none here; use endpoints";
         scope.refuse("spec.workloadSelector", message);
+        if !entry.endpoints.is_empty() {
+            scope.error("spec", "only one of WorkloadSelector or Endpoints is allowed in Service Entry");
+        }
     }
+    several_hosts(entry, scope);
     export_to(&entry.export_to, scope);
 }
 
@@ -63,6 +67,15 @@ fn host_resolution(entry: &ServiceEntry, pattern: &HostPattern, field: &str, sco
     }
 }
 
+/// Where only the address tells hosts apart, an entry can be for one of them.
+fn several_hosts(entry: &ServiceEntry, scope: &mut Scope<'_>) {
+    let is_blind =
+        |port: &ServicePort| matches!(Protocol::parse(port.protocol.as_deref()), Some(Protocol::Tcp | Protocol::Udp));
+    if resolution(entry) != Resolution::None && entry.hosts.len() > 1 && entry.ports.iter().any(is_blind) {
+        scope.error("spec.hosts", "multiple hosts provided with non-HTTP, non-TLS ports");
+    }
+}
+
 fn addresses(entry: &ServiceEntry, scope: &mut Scope<'_>) {
     for (index, text) in entry.addresses.iter().enumerate() {
         let field = format!("spec.addresses[{index}]");
@@ -72,6 +85,9 @@ fn addresses(entry: &ServiceEntry, scope: &mut Scope<'_>) {
         } else if is_range && !matches!(resolution(entry), Resolution::None | Resolution::Static) {
             scope.error(field, "CIDR addresses are allowed only for NONE/STATIC resolution types");
         }
+    }
+    if resolution(entry) == Resolution::DynamicDns && !entry.addresses.is_empty() {
+        scope.error("spec.addresses", "no addresses should be provided for resolution mode DYNAMIC_DNS");
     }
     if !entry.addresses.is_empty() {
         let message = "addresses are matched on captured traffic only, which is not supported yet";
@@ -124,12 +140,6 @@ fn protocol(entry: &ServiceEntry, port: &ServicePort, field: &str, scope: &mut S
     if resolution(entry) == Resolution::DynamicDns && matches!(protocol, Protocol::Tcp | Protocol::Udp) {
         scope.error(field, "only HTTP, TLS, GRPC, and HTTP2 protocols are supported for resolution mode DYNAMIC_DNS");
     }
-}
-
-/// A DNS label (RFC 1123), as names of ports and subsets are.
-pub(super) fn is_label(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !name.is_empty() && name.len() <= 63 && name.bytes().all(legal) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 fn endpoints(entry: &ServiceEntry, scope: &mut Scope<'_>) {

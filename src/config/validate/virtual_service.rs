@@ -3,10 +3,10 @@
 use crate::config::finding::code;
 use crate::config::istio::Scope;
 use crate::config::istio::virtual_service::{RouteDestination, TlsMatch, TlsRule, VirtualService};
-use crate::config::registry::is_mesh;
+use crate::config::registry::{HostIndex, is_mesh};
 use crate::route::host::HostPattern;
 
-use super::{export_to, host, http, port};
+use super::{export_to, host, http, is_label, port};
 
 pub(super) fn validate(service: &VirtualService, scope: &mut Scope<'_>) {
     if service.hosts.is_empty() {
@@ -21,7 +21,9 @@ pub(super) fn validate(service: &VirtualService, scope: &mut Scope<'_>) {
             patterns.extend(host::pattern(text, &field, scope));
         }
     }
-    host::duplicates(&service.hosts, "spec.hosts", scope);
+    if patterns.len() == service.hosts.len() {
+        overlaps(&patterns, scope);
+    }
     blocks(service, scope);
     gateways(service, scope);
     for (index, rule) in service.http.iter().enumerate() {
@@ -43,7 +45,44 @@ fn blocks(service: &VirtualService, scope: &mut Scope<'_>) {
     }
 }
 
+/// Duplicates include wildcards that cover other hosts of the same object.
+fn overlaps(hosts: &[HostPattern], scope: &mut Scope<'_>) {
+    let mut index = HostIndex::default();
+    for host in hosts {
+        let first = *index.entry(host, || host);
+        if !std::ptr::eq(first, host) {
+            scope.error("spec.hosts", format!("duplicate hosts in virtual service: {first} & {host}"));
+        }
+    }
+    for host in hosts {
+        if let Some(wider) = index.covering(host).next() {
+            scope.error("spec.hosts", format!("duplicate hosts in virtual service: {wider} & {host}"));
+        }
+    }
+}
+
+/// `mesh`, `namespace/name`, or a name in the namespace of the object.
+fn gateway_name(name: &str, field: &str, scope: &mut Scope<'_>) {
+    let Some((namespace, name)) = name.split_once('/') else {
+        if name.contains('.') {
+            let message = format!("using legacy gatewayName format {name:?}; prefer the <namespace>/<name> format");
+            scope.warning(code::UNSUPPORTED, field, message);
+        }
+        return;
+    };
+    if namespace.is_empty() || name.is_empty() {
+        scope.error(field, "config namespace and gateway name cannot be empty");
+    } else if !is_label(namespace) {
+        scope.error(field, format!("invalid value for namespace: {namespace:?}"));
+    } else if !is_label(name) {
+        scope.error(field, format!("invalid value for gateway name: {name:?}"));
+    }
+}
+
 fn gateways(service: &VirtualService, scope: &mut Scope<'_>) {
+    for (index, name) in service.gateways.iter().enumerate() {
+        gateway_name(name, &format!("spec.gateways[{index}]"), scope);
+    }
     if !is_mesh(&service.gateways) {
         let message = "bound to other gateways than mesh; Gateway objects are not supported yet, so it has no effect";
         scope.warning(code::UNSUPPORTED, "spec.gateways", message);
@@ -75,6 +114,13 @@ fn tls_match(names: &TlsMatch, field: &str, service: &VirtualService, hosts: &[H
     }
     for (index, name) in names.sni_hosts.iter().enumerate() {
         let field = format!("{field}.sniHosts[{index}]");
+        if name.parse::<std::net::IpAddr>().is_ok() {
+            let message = format!(
+                "using an IP address ({name:?}) goes against SNI spec and most clients do not support this; it never matches"
+            );
+            scope.warning(code::UNREACHABLE, field, message);
+            continue;
+        }
         let Some(pattern) = host::pattern(name, &field, scope) else { continue };
         if !hosts.is_empty() && !hosts.iter().any(|host| host.covers(&pattern)) {
             let hosts = service.hosts.join(", ");

@@ -29,10 +29,12 @@ pub fn analyze(
     services::own_addresses(objects, registry, bootstrap, settings, report);
     references::destinations(objects, registry, report);
     references::rules(objects, registry, report);
+    references::labels(objects, registry, report);
     references::targets(objects, report);
     routes::hosts(objects, registry, report);
     routes::dead_rules(objects, report);
     origination::double_encryption(registry, report);
     origination::server_names(objects, bootstrap, report);
+    origination::system_roots(objects, bootstrap, report);
     origination::plain_text(objects, registry, report);
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::config::finding::{Report, code};
 use crate::config::istio::destination_rule::DestinationRule;
+use crate::config::istio::service_entry::WorkloadEntry;
 use crate::config::istio::virtual_service::{RouteDestination, VirtualService};
 use crate::config::istio::{Object, Objects, Scope};
 use crate::config::registry::{Registry, ServiceId, is_mesh};
@@ -148,6 +149,26 @@ pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
                 by.namespace, by.name, by.source
             );
             scope.warning(code::CONFLICT, "spec.trafficPolicy", message);
+        }
+    }
+}
+
+/// Subsets that select by labels which no endpoint has: every request to them gets 503 `UH`.
+pub(super) fn labels(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    for object in &objects.destination_rules {
+        let Some(id) = object.spec.host.as_deref().and_then(|host| registry.services.named(host)) else { continue };
+        let ports = &registry.services.service(id).ports;
+        for (index, subset) in object.spec.subsets.iter().enumerate().filter(|(_, subset)| !subset.labels.is_empty()) {
+            let mut endpoints = ports.iter().flat_map(|port| &port.entry.spec.endpoints);
+            let is_selected = |endpoint: &WorkloadEntry| {
+                subset.labels.iter().all(|(label, value)| endpoint.labels.get(label) == Some(value))
+            };
+            if !endpoints.any(is_selected) {
+                let name = subset.name.as_deref().unwrap_or_default();
+                let message = format!("subset {name} selects no endpoint; requests to it get 503 UH");
+                let field = format!("spec.subsets[{index}].labels");
+                Scope::new(&object.origin, report).warning(code::EMPTY_SUBSET, field, message);
+            }
         }
     }
 }
