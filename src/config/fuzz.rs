@@ -55,7 +55,7 @@ pub fn bootstrap(bytes: &[u8]) {
         match Bootstrap::read(&folder.join("portcullis.yaml"), &mut report) {
             Some((bootstrap, settings)) => {
                 assert_limits(&settings.limits);
-                if !(report.error_count() > 0) {
+                if report.error_count() == 0 {
                     assert!(!bootstrap.listeners.is_empty() || !bootstrap.resources.is_empty());
                     assert!(bootstrap.listeners.iter().all(|listener| listener.bind.port() > 0));
                 }
