@@ -60,7 +60,7 @@ pub fn bootstrap(bytes: &[u8]) {
                     assert!(bootstrap.listeners.iter().all(|listener| listener.bind.port() > 0));
                 }
             }
-            None => assert!((report.error_count() > 0), "a file that cannot be read has no finding"),
+            None => assert!(report.error_count() > 0, "a file that cannot be read has no finding"),
         }
     });
 }

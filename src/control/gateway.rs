@@ -256,7 +256,7 @@ impl Gateway {
                 tracing::warn!("some workers have not drained in time");
                 self.end()
             }
-            Phase::Starting | Phase::Draining | Phase::Live => self.stop_waiting_for_workers(),
+            Phase::Starting | Phase::Draining | Phase::Live => self.complain_of_workers(),
         }
     }
 
@@ -318,7 +318,7 @@ impl Gateway {
             Stage::Loading(since) => since,
             Stage::Idle | Stage::Applying(_) => Instant::now(),
         };
-        let generation = self.shared.status.borrow().generation + 1;
+        let generation = self.reloads.number();
         let snapshot = reload::snapshot(generation, &loaded, &self.running);
         self.shared.resolver.borrow_mut().configure(loaded.bootstrap.dns.clone());
         self.shared.order(|| Order::Apply(Box::new(snapshot.clone())));
@@ -351,13 +351,17 @@ impl Gateway {
         Step::Continue(())
     }
 
-    fn stop_waiting_for_workers(&mut self) -> Step {
+    /// A generation is in force when every worker says so, and not before: a host that was taken away may still pass
+    /// through a worker that lags behind. Later reloads are not held up by it.
+    fn complain_of_workers(&mut self) -> Step {
         if let Stage::Applying(applying) = &self.reloads.stage
             && applying.deadline <= Instant::now()
         {
-            let workers = &applying.pending;
-            tracing::error!("workers {workers:?} have not put generation {} in force in time", applying.generation);
-            self.publish();
+            let (workers, generation) = (&applying.pending, applying.generation);
+            let message = format!(
+                "workers {workers:?} have not put generation {generation} in force in time; others enforce it already"
+            );
+            self.refuse_reload(vec![reload::finding(Severity::Error, "PC0903", "", &message)]);
         }
         Step::Continue(())
     }
@@ -538,7 +542,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_that_does_not_confirm_holds_up_no_later_reload() {
+    async fn a_generation_that_a_worker_does_not_confirm_is_not_claimed_and_holds_up_no_later_reload() {
         let (mut gateway, _commands) = fixture::gateway(1);
         gateway.reloads.begin(Instant::now());
         let _ = gateway.on_loaded(Ended { loader: Loader::default(), result: Ok(fixture::loaded()) });
@@ -546,7 +550,8 @@ mod tests {
             applying.deadline = Instant::now();
         }
         let _ = gateway.on_deadline();
-        assert_eq!(generation(&gateway), 2);
+        assert_eq!(generation(&gateway), 1);
         assert!(gateway.reloads.request(None));
+        assert_eq!(gateway.reloads.number(), 3, "a late confirmation must not pass for that of another generation");
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct Applying {
 #[derive(Debug, Default)]
 pub(super) struct Reloads {
     pub(super) stage: Stage,
+    /// Generations that were handed to workers after the first, whether or not they took force.
+    issued: u64,
     /// Whether another was asked for since the one in progress began.
     again: bool,
     /// Who waits for the one in progress.
@@ -90,6 +92,12 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
+    /// A generation's number, never given twice; the configuration of the start is number 1.
+    pub(super) fn number(&mut self) -> u64 {
+        self.issued += 1;
+        self.issued + 1
+    }
+
     /// Notes a request. Returns whether a reload must begin now.
     pub(super) fn request(&mut self, waiter: Option<oneshot::Sender<ReloadResult>>) -> bool {
         self.next.extend(waiter);

@@ -64,6 +64,12 @@ impl Listener {
         self.polled.readable(false).await
     }
 
+    /// Stops listening at once; connections that are waiting are reset.
+    pub fn shutdown(&self) {
+        // It fails only if the socket does not listen any more.
+        let _ = rustix::net::shutdown(&self.accepting, rustix::net::Shutdown::Both);
+    }
+
     /// Accepts one connection without waiting.
     ///
     /// # Errors

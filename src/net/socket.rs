@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use monoio::net::TcpStream;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt,
+};
 
 /// A TCP connection. Closed on drop, once no readiness poll refers to it any more.
 ///
@@ -76,6 +78,23 @@ impl Socket {
         self.stream.writable(false).await
     }
 
+    /// Lets the other sessions of the worker have their turn; to be called now and then by whoever finds work at every
+    /// look.
+    ///
+    /// Waking oneself would starve the driver: monoio puts a self-woken task in front of all others. Under io_uring a
+    /// poll of a ready socket goes through the ring, behind everybody else; under epoll it is ready at once, so there
+    /// the way out is a timer.
+    ///
+    /// # Errors
+    /// When the driver refuses the poll.
+    pub async fn give_way(&self) -> io::Result<()> {
+        if monoio::utils::is_legacy() {
+            super::sleep(Duration::ZERO).await;
+            return Ok(());
+        }
+        self.stream.writable(false).await
+    }
+
     /// Receives into `buffer`, which must not be empty, without waiting.
     ///
     /// # Errors
@@ -101,6 +120,23 @@ impl Socket {
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             return match rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => Ok(count),
+                Err(Errno::AGAIN) => Ok(0),
+                Err(Errno::INTR) => continue,
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// As [`Self::send`], of two pieces that follow each other.
+    ///
+    /// # Errors
+    /// What sendmsg(2) reports.
+    pub fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        let pieces = [io::IoSlice::new(first), io::IoSlice::new(second)];
+        loop {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            return match rustix::net::sendmsg(self.fd(), &pieces, &mut SendAncillaryBuffer::default(), flags) {
                 Ok(count) => Ok(count),
                 Err(Errno::AGAIN) => Ok(0),
                 Err(Errno::INTR) => continue,

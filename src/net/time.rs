@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pin_project_lite::pin_project;
 use slab::Slab;
 
-/// How often timers are looked at: no timer fires early, and none more than this much late on an idle CPU.
+/// How often timers are looked at: no timer fires early, and none more than two of these late on an idle CPU.
 const TICK: Duration = Duration::from_millis(20);
 
 thread_local! {
@@ -23,17 +23,24 @@ thread_local! {
 
 /// The timers of a worker.
 struct Timers {
-    /// Ticks since the worker began.
-    now: Cell<u64>,
     /// The last tick, by both clocks.
     last: Cell<(Instant, SystemTime)>,
     slots: RefCell<Slab<Slot>>,
 }
 
 struct Slot {
-    /// The tick at which it fires; 0: it has fired.
-    due: u64,
+    state: SlotState,
     waker: Waker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SlotState {
+    /// Armed since the last tick, for so many ticks. The count starts at the next one: how long ago the last one was
+    /// is unknown, and a timer that counted from it would fire early after a long turn of the worker.
+    New(u64),
+    /// The tick at which it fires.
+    Due(u64),
+    Fired,
 }
 
 /// Runs the timers of this thread; never ends. Nothing times out on a thread that does not run it.
@@ -49,25 +56,22 @@ pub async fn run_timers() {
 impl Timers {
     fn new() -> Self {
         let last = Cell::new((Instant::now(), SystemTime::now()));
-        Self { now: Cell::new(0), last, slots: RefCell::new(Slab::new()) }
+        Self { last, slots: RefCell::new(Slab::new()) }
     }
 
     fn fire(&self, now: u64) {
-        self.now.set(now);
         self.last.set((Instant::now(), SystemTime::now()));
         for (_, slot) in self.slots.borrow_mut().iter_mut() {
-            if slot.due != 0 && slot.due <= now {
-                slot.due = 0;
-                // Waking only queues the task, so it does not come back here while the slots are borrowed.
-                slot.waker.wake_by_ref();
+            match slot.state {
+                SlotState::New(ticks) => slot.state = SlotState::Due(now.saturating_add(ticks)),
+                SlotState::Due(due) if due <= now => {
+                    slot.state = SlotState::Fired;
+                    // Waking only queues the task, so it does not come back here while the slots are borrowed.
+                    slot.waker.wake_by_ref();
+                }
+                SlotState::Due(_) | SlotState::Fired => {}
             }
         }
-    }
-
-    fn due(&self, duration: Duration) -> u64 {
-        let ticks = duration.as_nanos().div_ceil(TICK.as_nanos());
-        // One more, because part of the current tick has passed already.
-        self.now.get().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX)).saturating_add(1)
     }
 }
 
@@ -104,12 +108,13 @@ impl Timer {
             let mut slots = timers.slots.borrow_mut();
             match self.slot {
                 None => {
-                    let due = timers.due(self.duration);
-                    self.slot = Some(slots.insert(Slot { due, waker: context.waker().clone() }));
+                    let ticks = self.duration.as_nanos().div_ceil(TICK.as_nanos());
+                    let state = SlotState::New(u64::try_from(ticks).unwrap_or(u64::MAX));
+                    self.slot = Some(slots.insert(Slot { state, waker: context.waker().clone() }));
                     Poll::Pending
                 }
                 Some(index) => match &mut slots[index] {
-                    Slot { due: 0, .. } => Poll::Ready(()),
+                    Slot { state: SlotState::Fired, .. } => Poll::Ready(()),
                     Slot { waker, .. } => {
                         if !waker.will_wake(context.waker()) {
                             waker.clone_from(context.waker());

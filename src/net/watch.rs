@@ -40,6 +40,12 @@ impl WatchedSocket {
         Self { socket, watch, state }
     }
 
+    /// Another handle to the socket.
+    #[must_use]
+    pub fn share(&self) -> Rc<Socket> {
+        Rc::clone(&self.socket)
+    }
+
     /// Polls for bytes, the end or an error. Once it was ready, the next poll asks the kernel anew.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
         self.arm(context);

@@ -132,8 +132,12 @@ impl Direction<'_> {
     /// Runs until the source has finished sending. Waiting, it owns nothing; the stages that need more are boxed, so
     /// that an idle tunnel does not pay for them.
     async fn run(self, tools: Tools<'_>) -> Result<(), Fault> {
-        loop {
+        for round in 1.. {
             self.source.readable().await.map_err(Fault::Source)?;
+            if round % RELAY_ROUNDS_MAX == 0 && monoio::utils::is_legacy() {
+                // Under epoll the wait above is none while there is more to read.
+                self.target.give_way().await.map_err(Fault::Target)?;
+            }
             let next = match self.copy(tools)? {
                 Copied::All => Next::Read,
                 Copied::Rest(rest) => Box::pin(self.send_rest(rest)).await?,
@@ -142,9 +146,10 @@ impl Direction<'_> {
             };
             if next == Next::End {
                 self.target.shutdown_write();
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// Copies one read through the worker's buffer.
@@ -203,9 +208,7 @@ impl Direction<'_> {
             }
             match filled {
                 Moved::Bytes(_) if round % RELAY_ROUNDS_MAX != 0 => {}
-                // Gives way to other sessions. Waking itself instead would starve the ring: monoio puts a self-woken
-                // task in front of all others.
-                Moved::Bytes(_) => self.source.readable().await.map_err(Fault::Source)?,
+                Moved::Bytes(_) => self.target.give_way().await.map_err(Fault::Target)?,
                 Moved::Pending => return Ok(Next::Read),
                 Moved::End => return Ok(Next::End),
             }

@@ -6,6 +6,7 @@
 
 mod matching;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ pub trait RequestFacts {
     fn query(&self) -> &str;
     /// Host and port as sent, in lower case.
     fn authority(&self) -> &str;
-    /// The first value of a field; names compare without case. `None`: the field is absent.
-    fn header(&self, name: &str) -> Option<&str>;
+    /// The value of a field; names compare without case. Several fields of one name are joined by commas, as Envoy
+    /// joins them (RFC 9110 section 5.3): the upstream may take any of them, so a condition must hold for the whole.
+    /// `None`: the field is absent.
+    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
 }
 
 /// One entry of `http:`.
@@ -228,8 +231,9 @@ pub(super) mod tests {
         fn authority(&self) -> &str {
             self.authority
         }
-        fn header(&self, name: &str) -> Option<&str> {
-            self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+        fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+            let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| Cow::Borrowed(*value))
         }
     }
 

@@ -11,6 +11,8 @@ use slab::Slab;
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, Scratch, Socket, within};
 
+use super::Context;
+
 /// Longest wait for a client to close after it was refused or told `Connection: close`.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,8 @@ pub struct Client {
     pub service_port: u16,
     /// Whether it is between two requests, so that a drain may close it at once.
     pub idle: Cell<bool>,
+    /// The upstream connection that its session waits for, so that a drain can end that wait.
+    upstream: RefCell<Option<Rc<Socket>>>,
 }
 
 /// All client connections of a worker, for limits and for drain.
@@ -38,20 +42,13 @@ pub struct Clients {
 
 /// Keeps a client in the table; leaves it on drop.
 #[derive(Debug)]
-pub struct Registration<'a> {
-    clients: &'a Clients,
+pub struct Registration {
+    context: Rc<Context>,
     slot: usize,
     source: IpAddr,
 }
 
 impl Clients {
-    /// Enters a client.
-    pub fn enter(&self, client: &Rc<Client>) -> Registration<'_> {
-        let slot = self.open.borrow_mut().insert(Rc::clone(client));
-        *self.sources.borrow_mut().entry(client.peer.ip()).or_insert(0) += 1;
-        Registration { clients: self, slot, source: client.peer.ip() }
-    }
-
     /// Open connections.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -79,16 +76,27 @@ impl Clients {
             .for_each(|(_, client)| client.socket.shutdown());
     }
 
-    /// Ends every connection.
+    /// Ends every connection, and whatever it waits for.
     pub fn close_all(&self) {
-        self.open.borrow().iter().for_each(|(_, client)| client.socket.shutdown());
+        self.open.borrow().iter().for_each(|(_, client)| client.cut());
     }
 }
 
-impl Drop for Registration<'_> {
+impl Registration {
+    /// Enters a client into the table of its worker.
+    #[must_use]
+    pub fn new(context: &Rc<Context>, client: &Rc<Client>) -> Self {
+        let clients = &context.clients;
+        let slot = clients.open.borrow_mut().insert(Rc::clone(client));
+        *clients.sources.borrow_mut().entry(client.peer.ip()).or_insert(0) += 1;
+        Self { context: Rc::clone(context), slot, source: client.peer.ip() }
+    }
+}
+
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.clients.open.borrow_mut().try_remove(self.slot);
-        let mut sources = self.clients.sources.borrow_mut();
+        self.context.clients.open.borrow_mut().try_remove(self.slot);
+        let mut sources = self.context.clients.sources.borrow_mut();
         if let Some(count) = sources.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
@@ -102,7 +110,20 @@ impl Client {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16) -> Self {
-        Self { socket, peer, local, service_port, idle: Cell::new(false) }
+        Self { socket, peer, local, service_port, idle: Cell::new(false), upstream: RefCell::new(None) }
+    }
+
+    /// Notes the upstream connection of the session; `None`: it is over.
+    pub fn set_upstream(&self, upstream: Option<Rc<Socket>>) {
+        self.upstream.replace(upstream);
+    }
+
+    /// Ends both connections; whoever waits for them wakes up.
+    fn cut(&self) {
+        self.socket.shutdown();
+        if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.shutdown();
+        }
     }
 
     /// Closes our side and reads on for a moment. Closing at once, with unread bytes in the socket, would make the

@@ -49,6 +49,8 @@ pub struct Context {
     /// Whether the time to drain has passed: sessions that end now were cut off.
     pub drain_expired: Cell<bool>,
     log: Batch,
+    /// Whether a task waits to hand the current batch over.
+    flush_due: Cell<bool>,
 }
 
 /// What a refusal was about, for `/denied` and the metrics.
@@ -81,6 +83,7 @@ impl Context {
             draining: Cell::new(false),
             drain_expired: Cell::new(false),
             log: Batch::new(log),
+            flush_due: Cell::new(false),
         }
     }
 
@@ -102,6 +105,11 @@ impl Context {
         self.snapshot.replace(Rc::new(snapshot));
     }
 
+    /// Whether connections made under `snapshot` may be kept for other requests.
+    pub fn keeps(&self, snapshot: &Snapshot) -> bool {
+        !self.draining.get() && self.snapshot.borrow().generation == snapshot.generation
+    }
+
     /// What a relay works with.
     pub fn tools(&self) -> Tools<'_> {
         Tools { scratch: &self.scratch, pipes: &self.pipes }
@@ -119,10 +127,14 @@ impl Context {
         match self.log.push(record, form) {
             Pushed::Kept => {}
             Pushed::Full => self.flush_log(),
+            // One at a time: a burst that fills batch after batch must not fill the run queue with tasks.
+            Pushed::Started if self.flush_due.get() => {}
             Pushed::Started => {
+                self.flush_due.set(true);
                 let context = Rc::clone(self);
                 monoio::spawn(async move {
                     crate::net::sleep(LOG_BATCH_DELAY).await;
+                    context.flush_due.set(false);
                     context.flush_log();
                 });
             }

@@ -12,12 +12,10 @@ pub(crate) mod http;
 mod peek;
 pub(crate) mod tunnel;
 
-pub use client::{Client, Clients};
+pub use client::{Client, Clients, Registration};
 pub use context::Context;
 
 use std::rc::Rc;
-
-use crate::failure::Failure;
 
 use peek::Opening;
 
@@ -34,7 +32,7 @@ pub async fn serve(context: Rc<Context>, client: Rc<Client>) {
     }
 }
 
-/// Whether a failure leaves the client with an answer that it must be given time to read.
-fn has_answer(failure: &Failure) -> bool {
-    failure.alert().is_some() || failure.status().is_some()
+/// Tells of a session that a bug has ended.
+pub fn tell_panic(context: &Rc<Context>, client: &Client) {
+    tunnel::tell_panic(context, client);
 }

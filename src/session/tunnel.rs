@@ -14,7 +14,7 @@ use crate::upstream::dial;
 use crate::wire::client_hello::ClientHello;
 
 use super::context::Denied;
-use super::{Client, Context, has_answer};
+use super::{Client, Context};
 
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
 pub(crate) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
@@ -37,23 +37,34 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, hello: ClientH
     let mut story = Story::new();
     story.server_name = hello.server_name;
     let result = run(context, client, bytes, &mut story).await;
-    if let Err(failure) = &result {
-        Box::pin(answer(context, client, failure, &story)).await;
-    }
+    client.set_upstream(None);
+    let alerted = result.as_ref().err().is_some_and(|failure| alert(client, failure, &story));
     story.tell(context, client, result.err());
+    if alerted {
+        Box::pin(client.linger(&context.scratch)).await;
+    }
 }
 
 /// Refuses a client whose first bytes were not fit to be served.
 pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Failure) {
     let story = Story::new();
-    answer(context, client, failure, &story).await;
+    let alerted = alert(client, failure, &story);
     story.tell(context, client, Some(failure.clone()));
+    if alerted {
+        client.linger(&context.scratch).await;
+    }
+}
+
+/// Tells of a session that a bug has ended; what it was about is lost with it.
+pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
+    Story::new().tell(context, client, Some(Failure::Internal));
 }
 
 async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Story) -> Result<(), Failure> {
     let snapshot = context.snapshot();
     // Boxed: what it takes to connect must not weigh on the hours that the relay may last.
-    let upstream = Box::pin(connect(context, &snapshot, client, story)).await?;
+    let upstream = Rc::new(Box::pin(connect(context, &snapshot, client, story)).await?);
+    client.set_upstream(Some(Rc::clone(&upstream)));
     let idle = snapshot.settings.limits.tunnel_idle_timeout;
     let sent = within(idle, upstream.send_all(&hello)).await.ok_or(Failure::IdleTimeout)?;
     sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
@@ -114,18 +125,11 @@ async fn connect(
     Err(failure)
 }
 
-/// Sends the alert that is due, unless the upstream has begun to speak: then the stream is its own.
-async fn answer(context: &Context, client: &Client, failure: &Failure, story: &Story) {
-    if story.transferred.downstream.get() > 0 || story.upstream_local.is_some() {
-        return;
-    }
-    if let Some(alert) = failure.alert()
-        && client.socket.send(&alert.record()).is_ok()
-    {
-        client.linger(&context.scratch).await;
-    } else if !has_answer(failure) {
-        client.socket.shutdown_write();
-    }
+/// Sends the alert that is due, unless an upstream was reached: then the stream is its own. Returns whether the client
+/// has something to read before the connection closes.
+fn alert(client: &Client, failure: &Failure, story: &Story) -> bool {
+    let due = failure.alert().filter(|_| story.upstream_local.is_none());
+    due.is_some_and(|alert| client.socket.send(&alert.record()).is_ok())
 }
 
 impl Story {
@@ -149,7 +153,8 @@ impl Story {
     }
 
     fn tell(&self, context: &Rc<Context>, client: &Client, failure: Option<Failure>) {
-        let cut_off = failure.is_some() && context.drain_expired.get();
+        // A tunnel that was cut off looks finished: both sides have ended.
+        let cut_off = context.drain_expired.get();
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
         let not_listed = matches!(failure, Some(Failure::NotListed | Failure::NoServerName));
         let server_name = self.server_name.as_ref().map(HostName::as_str);

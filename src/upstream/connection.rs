@@ -84,6 +84,11 @@ impl Connection {
         !self.pending.is_empty()
     }
 
+    /// Gives up sending: what is kept is dropped, and receiving goes on.
+    pub fn abandon_sending(&mut self) {
+        self.pending = Vec::new();
+    }
+
     /// Sends more of what is kept.
     ///
     /// # Errors
@@ -136,6 +141,9 @@ impl Connection {
     /// Whether an idle connection can serve another request: still open, and silent but for TLS housekeeping
     /// (session tickets, key updates). Asks the kernel only if something has arrived.
     pub fn is_reusable(&mut self, scratch: &Scratch) -> bool {
+        if self.ended {
+            return false;
+        }
         if !self.socket.has_fired() {
             return !self.is_blocked();
         }

@@ -32,6 +32,10 @@ pub struct Unresolved {
     pub valid: Duration,
 }
 
+/// How long an answer is used that was asked for under a configuration that has been replaced. Not zero: those who
+/// waited for it have yet to read it.
+const OUTDATED_VALID: Duration = Duration::from_secs(1);
+
 /// What the resolver said of a name. Shared among the sessions of one worker.
 pub type Outcome = Result<Rc<Answer>, Rc<Unresolved>>;
 
@@ -42,8 +46,8 @@ pub struct Resolver {
 }
 
 enum Entry {
-    /// Asked, not answered; who waits.
-    Asked(Vec<Waker>),
+    /// Asked, not answered; who waits, and whether the configuration was replaced meanwhile.
+    Asked { wakers: Vec<Waker>, outdated: bool },
     /// Answered.
     Known { outcome: Outcome, until: Instant },
 }
@@ -69,7 +73,7 @@ impl Resolver {
     fn known(&self, name: &HostName) -> Option<Outcome> {
         match self.names.borrow().get(name) {
             Some(Entry::Known { outcome, until }) if coarse_now() < *until => Some(outcome.clone()),
-            Some(Entry::Known { .. } | Entry::Asked(_)) | None => None,
+            Some(Entry::Known { .. } | Entry::Asked { .. }) | None => None,
         }
     }
 
@@ -77,10 +81,9 @@ impl Resolver {
         let mut names = self.names.borrow_mut();
         match names.get_mut(name) {
             Some(Entry::Known { outcome, until }) if coarse_now() < *until => return Poll::Ready(outcome.clone()),
-            Some(Entry::Asked(wakers)) => {
-                if !wakers.iter().any(|known| known.will_wake(waker)) {
-                    wakers.push(waker.clone());
-                }
+            Some(Entry::Asked { wakers, .. }) => {
+                // A session asks once, and again only if something else woke it: doubles are rare and harmless.
+                wakers.push(waker.clone());
                 return Poll::Pending;
             }
             Some(Entry::Known { .. }) | None => {}
@@ -88,7 +91,7 @@ impl Resolver {
         if !make_room(&mut names) {
             return Poll::Ready(Err(refusal("too many names are being resolved")));
         }
-        names.insert(name.clone(), Entry::Asked(vec![waker.clone()]));
+        names.insert(name.clone(), Entry::Asked { wakers: vec![waker.clone()], outdated: false });
         (self.ask)(name.clone());
         Poll::Pending
     }
@@ -100,16 +103,27 @@ impl Resolver {
             Err(unresolved) => unresolved.valid,
         };
         let outcome = result.map(Rc::new).map_err(Rc::new);
-        let entry = Entry::Known { outcome, until: coarse_now() + valid };
-        let previous = self.names.borrow_mut().insert(name, entry);
-        if let Some(Entry::Asked(wakers)) = previous {
-            wakers.into_iter().for_each(Waker::wake);
-        }
+        let mut names = self.names.borrow_mut();
+        let (wakers, valid) = match names.remove(&name) {
+            // Good for those who waited; whoever asks later asks under the new configuration.
+            Some(Entry::Asked { wakers, outdated: true }) => (wakers, valid.min(OUTDATED_VALID)),
+            Some(Entry::Asked { wakers, outdated: false }) => (wakers, valid),
+            Some(Entry::Known { .. }) | None => (Vec::new(), valid),
+        };
+        names.insert(name, Entry::Known { outcome, until: coarse_now() + valid });
+        drop(names);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Forgets every answer: the configuration that they came from has been replaced.
     pub fn forget(&self) {
-        self.names.borrow_mut().retain(|_, entry| matches!(entry, Entry::Asked(_)));
+        self.names.borrow_mut().retain(|_, entry| match entry {
+            Entry::Asked { outdated, .. } => {
+                *outdated = true;
+                true
+            }
+            Entry::Known { .. } => false,
+        });
     }
 }
 
@@ -117,11 +131,11 @@ impl Resolver {
 fn make_room(names: &mut HashMap<HostName, Entry, foldhash::fast::RandomState>) -> bool {
     if names.len() >= RESOLVED_NAMES_MAX {
         // Starting afresh is cheaper than keeping an order of use, and the control thread has a cache of its own.
-        names.retain(|_, entry| matches!(entry, Entry::Asked(_)));
+        names.retain(|_, entry| matches!(entry, Entry::Asked { .. }));
     }
     names.len() < RESOLVED_NAMES_MAX
         && (names.len() < RESOLVING_NAMES_MAX
-            || names.values().filter(|entry| matches!(entry, Entry::Asked(_))).count() < RESOLVING_NAMES_MAX)
+            || names.values().filter(|entry| matches!(entry, Entry::Asked { .. })).count() < RESOLVING_NAMES_MAX)
 }
 
 fn refusal(reason: &str) -> Rc<Unresolved> {

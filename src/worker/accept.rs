@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use crate::limits::ACCEPT_BATCH;
 use crate::net::{Accepted, Listener, Socket};
-use crate::session::{self, Client, Context};
+use crate::session::{self, Client, Context, Registration};
 
 /// How long the accept task rests when the system refuses: sessions that end free descriptors.
 const TROUBLE_REST: Duration = Duration::from_millis(10);
@@ -22,8 +22,12 @@ pub(super) async fn accept(context: &Rc<Context>, listener: &Listener, service_p
     loop {
         // An error of the poll would show at accept(2), where it is handled.
         let _ = listener.readable().await;
-        if accept_waiting(context, listener, service_port) == Outcome::Trouble {
-            crate::net::sleep(TROUBLE_REST).await;
+        match accept_waiting(context, listener, service_port) {
+            Outcome::Done => {}
+            // Under epoll the wait above is none while connections are waiting; sessions must get their turn.
+            Outcome::More if monoio::utils::is_legacy() => crate::net::sleep(Duration::ZERO).await,
+            Outcome::More => {}
+            Outcome::Trouble => crate::net::sleep(TROUBLE_REST).await,
         }
     }
 }
@@ -31,8 +35,10 @@ pub(super) async fn accept(context: &Rc<Context>, listener: &Listener, service_p
 /// How a run of accepts ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Every waiting connection was taken, or the batch is full.
+    /// Every waiting connection was taken.
     Done,
+    /// The batch is full; there may be more.
+    More,
     /// The system refuses: trying again at once would spin.
     Trouble,
 }
@@ -43,7 +49,7 @@ pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, service
         match listener.accept() {
             Ok(Accepted::Connection(socket, peer)) => enter(context, socket, peer, service_port),
             Ok(Accepted::Aborted) => {}
-            Ok(Accepted::Pending) => break,
+            Ok(Accepted::Pending) => return Outcome::Done,
             Ok(Accepted::Exhausted) => {
                 tracing::warn!("out of descriptors: a connection was closed unanswered");
                 return Outcome::Trouble;
@@ -54,7 +60,7 @@ pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, service
             }
         }
     }
-    Outcome::Done
+    Outcome::More
 }
 
 fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: u16) {
@@ -68,14 +74,16 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: 
     // A peer that has reset already has no address; its session would end at once.
     let Ok(local) = socket.local_address() else { return };
     let client = Rc::new(Client::new(socket, peer, local, service_port));
+    // Entered at once: the limits above count connections, not tasks that have begun to run.
+    let registration = Registration::new(context, &client);
     let context = Rc::clone(context);
     monoio::spawn(async move {
-        let registration = context.clients.enter(&client);
         let session = session::serve(Rc::clone(&context), Rc::clone(&client));
         if (CatchPanic { session }).await.is_err() {
             // The panic hook has reported where; the session's connections close as it is dropped.
             context.counters.borrow_mut().sessions_panicked += 1;
             client.socket.reset_on_close();
+            session::tell_panic(&context, &client);
         }
         drop(registration);
     });

@@ -14,7 +14,7 @@ use monoio::net::UnixStream;
 use crate::net::{Either, Listener, either, run_timers, sleep, within};
 use crate::session::Context;
 
-use super::accept::{accept, accept_waiting};
+use super::accept::{Outcome, accept, accept_waiting};
 use super::inbox::{Event, Inbox, Order};
 use super::{ListenerSpec, WorkerSpec};
 
@@ -55,7 +55,9 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
     context.draining.set(true);
     // Connections that the kernel has completed already would be reset by the close.
     for (listener, service_port) in &bound {
-        accept_waiting(&context, listener, *service_port);
+        while accept_waiting(&context, listener, *service_port) == Outcome::More {}
+        // Closing takes a turn of the ring, and until then the kernel would complete handshakes that nobody serves.
+        listener.shutdown();
     }
     drop(bound);
     // Orders still matter while sessions end: they may need names resolved.

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::Signal;
 use rustls::ServerConnection;
@@ -92,26 +93,34 @@ fn old_versions_and_weak_suites_are_refused_with_a_reason() {
     assert_eq!(gateway.client().get(HOST, "/").status, 200, "the instrument works with what is good");
 }
 
-/// A TLS server for one connection that sends its whole answer and its close_notify in one piece, and then waits for the
-/// client to close.
-fn answer_and_wait(listener: &TcpListener, identity: &Identity) -> io::Result<()> {
-    let (mut socket, _) = listener.accept()?;
+/// Does a handshake, takes one request, and says what belongs to the answer and its end on the wire.
+fn sealed(socket: &mut TcpStream, identity: &Identity, answer: &[u8], ends: bool) -> io::Result<Vec<u8>> {
     let mut connection = ServerConnection::new(Arc::new(identity.server())).map_err(io::Error::other)?;
     while connection.is_handshaking() {
-        connection.complete_io(&mut socket)?;
+        connection.complete_io(socket)?;
     }
     let mut request = [0; 1024];
     while connection.reader().read(&mut request).is_err() {
-        connection.complete_io(&mut socket)?;
+        connection.complete_io(socket)?;
     }
-    connection.writer().write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it")?;
-    connection.send_close_notify();
-    let mut piece = Vec::new();
+    connection.writer().write_all(answer)?;
+    if ends {
+        connection.send_close_notify();
+    }
+    let mut bytes = Vec::new();
     while connection.wants_write() {
-        connection.write_tls(&mut piece)?;
+        connection.write_tls(&mut bytes)?;
     }
-    socket.write_all(&piece)?;
-    while socket.read(&mut request)? > 0 {}
+    Ok(bytes)
+}
+
+/// A TLS server that sends a whole answer with its end in one piece, and then waits for the client to close.
+fn answer_and_wait(listener: &TcpListener, identity: &Identity) -> io::Result<()> {
+    let (mut socket, _) = listener.accept()?;
+    let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it";
+    let bytes = sealed(&mut socket, identity, answer, true)?;
+    socket.write_all(&bytes)?;
+    while socket.read(&mut [0; 1024])? > 0 {}
     Ok(())
 }
 
@@ -126,6 +135,83 @@ fn an_end_that_comes_with_the_last_data_is_an_end_though_the_upstream_waits() {
     assert_eq!(gateway.client().get(HOST, "/").text(), "all of it");
     server.join().expect("the server does not panic").expect("the gateway closes in good order");
     assert_eq!(gateway.log().first().flags, "-");
+}
+
+/// A server that reads a hello and then sends this piece for as long as somebody takes it; how many bytes that was so
+/// far. Its thread ends with the process.
+fn send_for_ever(piece: Vec<u8>) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    let port = listener.local_addr().expect("a bound listener has an address").port();
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        // A failed handshake is tried again by default, as in Istio.
+        while let Ok((mut socket, _)) = listener.accept() {
+            let _ = socket.read(&mut [0; 4096]);
+            while let Ok(count @ 1..) = socket.write(&piece) {
+                counter.fetch_add(count as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    (port, sent)
+}
+
+#[test]
+fn a_handshake_without_end_is_cut_and_fills_no_memory() {
+    let authority = Authority::new();
+    let pieces: [(&str, Vec<u8>); 6] = [
+        ("a message of 16 MiB", [&[22, 3, 3, 0x40, 0, 2, 0xff, 0xff, 0xff], &[0; 16_380][..]].concat()),
+        ("one message in single bytes", [22, 3, 3, 0, 1, 2].repeat(2_000)),
+        ("empty records", [22, 3, 3, 0, 0].repeat(2_000)),
+        ("warnings", [21, 3, 3, 0, 2, 1, 0].repeat(2_000)),
+        ("changes of cipher", [20, 3, 3, 0, 1, 1].repeat(2_000)),
+        ("data", [&[23, 3, 3, 0x40, 0], &[0; 16_384][..]].concat()),
+    ];
+    for (what, piece) in pieces {
+        let (port, sent) = send_for_ever(piece);
+        let gateway = originating(port, &authority);
+        assert_eq!(gateway.client().get(HOST, "/").status, 503, "{what}");
+        let line = gateway.log().first();
+        assert_eq!(line.flags, "UF", "{what}: {line:?}");
+        assert!(line.transport_failure.starts_with("TLS_error"), "{what}: {line:?}");
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent < 32 << 20, "{what}: {sent} bytes were taken");
+        assert!(gateway.peak_memory_kib() < 96 * 1024, "{what}: {} KiB", gateway.peak_memory_kib());
+    }
+}
+
+#[test]
+fn rubbish_behind_an_answer_ends_that_connection_and_nothing_else() {
+    let authority = Authority::new();
+    let rubbish: [(&str, bool, Vec<u8>); 7] = [
+        ("a record that does not decrypt", false, [&[23, 3, 3, 0, 32], &[7; 32][..]].concat()),
+        ("a record too long", false, [&[23, 3, 3, 0xff, 0xff], &[7; 100][..]].concat()),
+        ("no record", false, vec![0xff; 1_000]),
+        ("half a record", false, [&[23, 3, 3, 0x20, 0], &[7; 1_000][..]].concat()),
+        ("a handshake in the clear", false, [22, 3, 3, 0, 4, 1, 0, 0, 0].repeat(10)),
+        ("an alert in the clear", false, vec![21, 3, 3, 0, 2, 2, 40]),
+        ("megabytes behind the end", true, vec![7; 1 << 20]),
+    ];
+    for (what, ends, rubbish) in rubbish {
+        let identity = authority.issue(HOST);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+        let port = listener.local_addr().expect("a bound listener has an address").port();
+        std::thread::spawn(move || {
+            // Ends with the process; what a connection ends with is the gateway's choice.
+            for mut socket in listener.incoming().map_while(Result::ok) {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                if let Ok(bytes) = sealed(&mut socket, &identity, answer, ends) {
+                    let _ = socket.write_all(&[&bytes[..], &rubbish].concat());
+                }
+            }
+        });
+        let gateway = originating(port, &authority);
+        let mut client = gateway.client();
+        for _ in 0..3 {
+            assert_eq!(client.get(HOST, "/").text(), "ok", "{what}");
+        }
+        assert!(gateway.peak_memory_kib() < 96 * 1024, "{what}");
+    }
 }
 
 #[test]

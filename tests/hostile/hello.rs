@@ -249,6 +249,16 @@ fn what_is_not_tls_on_the_tls_listener_is_refused() {
 }
 
 #[test]
+fn tls_on_the_http_listener_is_judged_by_the_port_of_that_listener() {
+    let scene = Scene::tunnel();
+    let mut socket = client::connect(scene.gateway.http());
+    socket.write_all(&client::hello(HOST)).expect("the gateway reads");
+    assert_eq!(alert(&client::read_to_end(&mut socket)), UNRECOGNIZED_NAME);
+    assert_eq!(scene.next_line("a hello").flags, "UH");
+    assert_eq!(scene.connections(), 0);
+}
+
+#[test]
 fn a_second_hello_with_another_name_goes_to_the_first_ones_host() {
     // As after a HelloRetryRequest; the server must then refuse a changed name (RFC 8446 section 4.1.2).
     let scene = Scene::tunnel();

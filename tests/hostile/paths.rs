@@ -110,6 +110,9 @@ fn what_passes_a_policy_that_allows_a_path_is_that_path_to_every_upstream() {
         let status = ask(&scene, path);
         assert!(matches!(status, 200 | 400 | 403), "{path}: {status}");
     }
+    // A request for the whole server is for no path.
+    let whole = answers_to(&scene.gateway, format!("OPTIONS * HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"));
+    assert_eq!(statuses(&whole), [403], "{whole}");
     for path in asked(&scene) {
         // `;` has a meaning to some servers only; Istio forwards it, and the gateway does, too.
         let seen = as_a_lenient_upstream(&path.replace(';', "_"));

@@ -358,6 +358,32 @@ fn a_method_is_what_the_request_line_says() {
 }
 
 #[test]
+fn a_field_sent_twice_or_in_other_bytes_is_judged_whole() {
+    let policies = [
+        ("only-good", "  action: ALLOW\n  rules: [{when: [{key: 'request.headers[x-team]', values: [good]}]}]\n"),
+        ("no-evil", "  action: DENY\n  rules: [{when: [{key: 'request.headers[x-tag]', values: ['evil*']}]}]\n"),
+    ];
+    let policies = policies.map(|(name, rest)| resources::authorization_policy(name, rest)).concat();
+    let scene = Scene::with_resources(Gateway::builder(), &policies, service::http);
+    let ask = |lines: &[u8]| {
+        let head = format!("GET /bytes/10 HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n");
+        statuses(&answers_to(&scene.gateway, [head.as_bytes(), lines, b"\r\n"].concat()))
+    };
+    let refused: [&[u8]; 5] = [
+        b"X-Team: good\r\nX-Team: evil\r\n",
+        b"X-Team: evil\r\nX-Team: good\r\n",
+        b"X-Team: good\r\nx-team:\r\n",
+        b"X-Team: good\xff\r\n",
+        b"X-Team: good\r\nX-Tag: evil\xff\r\n",
+    ];
+    for lines in refused {
+        assert_eq!(ask(lines), [403], "{:?}", String::from_utf8_lossy(lines));
+    }
+    assert_eq!(scene.connections(), 0);
+    assert_eq!(ask(b"X-Team: good\r\nX-Tag: fine\r\n"), [200]);
+}
+
+#[test]
 fn a_head_too_large_is_431_and_one_at_the_limit_passes() {
     let scene = Scene::http();
     let with = |lines: String| format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n{lines}\r\n");

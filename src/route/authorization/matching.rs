@@ -138,7 +138,7 @@ impl Glob {
 
     /// An empty field is present, as in Envoy; an absent one matches nothing.
     fn matches_header(&self, request: &dyn RequestFacts, name: &str) -> bool {
-        request.header(name).is_some_and(|value| matches!(self, Self::Present) || self.matches(value))
+        request.header(name).is_some_and(|value| matches!(self, Self::Present) || self.matches(&value))
     }
 
     /// Ports are numbers: patterns other than a whole one match none.

@@ -10,8 +10,8 @@ impl HttpMatch {
         holds(&self.method, facts.method())
             && self.path_matches(facts.path())
             && holds(&self.authority, facts.authority())
-            && self.headers.iter().all(|(name, it)| facts.header(name).is_some_and(|value| it.matches(value)))
-            && self.without_headers.iter().all(|(name, it)| !it.matches_or_empty(facts.header(name)))
+            && self.headers.iter().all(|(name, it)| facts.header(name).is_some_and(|value| it.matches(&value)))
+            && self.without_headers.iter().all(|(name, it)| !it.matches_or_empty(facts.header(name).as_deref()))
             && self.query.iter().all(|(name, it)| parameter(facts.query(), name).is_some_and(|value| it.matches(value)))
     }
 

@@ -83,7 +83,14 @@ impl RequestFacts for Facts<'_> {
         std::str::from_utf8(&self.authority).unwrap_or_default()
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.head.find(self.bytes, name).map(|value| std::str::from_utf8(value).unwrap_or_default())
+    /// Bytes that are not UTF-8 become replacement characters: they equal nothing that a condition can name, and what
+    /// stands around them is still seen.
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let named = self.head.head.fields.iter().filter(|field| {
+            let field = field.name.of(self.bytes);
+            field.eq_ignore_ascii_case(name.as_bytes())
+        });
+        let values = named.map(|field| String::from_utf8_lossy(field.value.of(self.bytes)));
+        values.reduce(|joined, value| joined + "," + value)
     }
 }

@@ -237,12 +237,15 @@ async fn attempt(
     context.balancer.began(address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
     let terms = exchange::Terms { deadline, head_deadline, retry_on, reused };
+    turn.client.set_upstream(Some(connection.socket.share()));
     let result = exchange::run(turn, plan, connection, terms).await;
+    turn.client.set_upstream(None);
     context.balancer.ended(address);
     match result {
         Ok((ending, reusable)) => {
             match reusable {
-                Some(connection) if !context.draining.get() => context.pool.give(key, connection),
+                // After a reload its cluster may be gone, and nobody would ever take it.
+                Some(connection) if context.keeps(turn.snapshot) => context.pool.give(key, connection),
                 Some(connection) => connection.close(),
                 None => {}
             }

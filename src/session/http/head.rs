@@ -15,21 +15,32 @@ use super::{Client, Context};
 #[derive(Debug)]
 pub(super) struct Inbound {
     bytes: Vec<u8>,
+    /// Where the request under way begins; what is before it is over. Moving the rest to the front for every request
+    /// would cost a client's read of thousands of requests thousands of moves of all of it.
+    start: usize,
     head_len: usize,
     /// Bytes behind the head that have been taken as body.
     taken: usize,
-    /// Whether more of the body came from the socket than is kept here: then it cannot be sent a second time.
+    /// Whether more of the body came from the socket than is kept here: then it cannot be sent a second time, and
+    /// where it ends is known to the exchange alone.
     streamed: bool,
 }
 
 impl Inbound {
     pub(super) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, head_len: 0, taken: 0, streamed: false }
+        Self { bytes, start: 0, head_len: 0, taken: 0, streamed: false }
     }
 
-    /// All of them.
+    /// The request under way and what is behind it.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.start..]
+    }
+
+    /// Adds what a read has brought.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Marks the head; what is behind it may be body.
@@ -39,7 +50,7 @@ impl Inbound {
 
     /// What is behind the head and has not been taken yet.
     pub(super) fn untaken(&self) -> &[u8] {
-        self.bytes.get(self.head_len + self.taken..).unwrap_or_default()
+        self.bytes().get(self.head_len + self.taken..).unwrap_or_default()
     }
 
     /// Marks bytes of [`Self::untaken`] as body.
@@ -53,19 +64,24 @@ impl Inbound {
         self.bytes.extend_from_slice(behind);
     }
 
-    /// Gives the body back for another attempt. False: part of it is gone.
+    /// Whether part of the body went past this buffer.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.streamed
+    }
+
+    /// Gives the body back for another attempt. False, and nothing changes: part of it is gone.
     pub(super) fn rewind(&mut self) -> bool {
-        self.taken = 0;
+        if !self.streamed {
+            self.taken = 0;
+        }
         !self.streamed
     }
 
     /// Drops the request that is over; what is left belongs to the next one.
     pub(super) fn finish_request(&mut self) {
-        let consumed = self.head_len + self.taken;
-        if consumed >= self.bytes.len() {
-            self.bytes = Vec::new();
-        } else {
-            self.bytes.drain(..consumed);
+        self.start += self.head_len + self.taken;
+        if self.start >= self.bytes.len() {
+            (self.bytes, self.start) = (Vec::new(), 0);
         }
         self.begin_body(0);
     }
@@ -85,15 +101,15 @@ pub(super) async fn read(
     let head_limits = HeadLimits { bytes: limits.request_head_bytes, fields: limits.request_headers };
     let mut deadline = None;
     loop {
-        if !inbound.bytes.is_empty() {
-            match parse_request(&inbound.bytes, head_limits) {
+        if !inbound.bytes().is_empty() {
+            match parse_request(inbound.bytes(), head_limits) {
                 Parsed::Complete(head) => return Ok(Some(head)),
                 Parsed::Rejected(error) => return Err(Failure::RequestMalformed(error)),
                 Parsed::Incomplete => {}
             }
         }
         // Idle until the first byte, which starts the absolute clock of the head.
-        let wait = match (inbound.bytes.is_empty(), deadline) {
+        let wait = match (inbound.bytes().is_empty(), deadline) {
             (true, _) if context.draining.get() => return Ok(None),
             (true, _) => limits.http_idle_timeout,
             (false, None) => {
@@ -102,12 +118,12 @@ pub(super) async fn read(
             }
             (false, Some(deadline)) => deadline.saturating_duration_since(Instant::now()),
         };
-        client.idle.set(inbound.bytes.is_empty());
+        client.idle.set(inbound.bytes().is_empty());
         let received = receive(inbound, client, context, wait).await;
         client.idle.set(false);
         match received {
             Arrival::Bytes => {}
-            _ if inbound.bytes.is_empty() => return Ok(None),
+            _ if inbound.bytes().is_empty() => return Ok(None),
             Arrival::End => return Err(Failure::DownstreamClosed),
             Arrival::Silence => return Err(Failure::RequestHeadTimeout),
         }
@@ -130,7 +146,7 @@ async fn receive(inbound: &mut Inbound, client: &Client, context: &Context, wait
         let mut input = context.scratch.input.borrow_mut();
         match client.socket.receive(&mut input) {
             Ok(Received::Bytes(count)) => {
-                inbound.bytes.extend_from_slice(&input[..count]);
+                inbound.append(&input[..count]);
                 return Arrival::Bytes;
             }
             Ok(Received::End) | Err(_) => return Arrival::End,

@@ -67,7 +67,7 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>
 /// refused waits for nothing. False: the client has stopped reading.
 async fn give_way(context: &Context, client: &Client) -> bool {
     let patience = context.snapshot().settings.limits.body_idle_timeout;
-    matches!(within(patience, client.socket.writable()).await, Some(Ok(())))
+    matches!(within(patience, client.socket.give_way()).await, Some(Ok(())))
 }
 
 /// Answers bytes that are no request.

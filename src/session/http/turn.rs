@@ -104,11 +104,13 @@ impl<'a> Turn<'a> {
     async fn respond(&mut self, status: u16, body: &str) -> After {
         let limits = &self.snapshot.settings.limits;
         let mut unread = BodyReader::new(self.head.body, exchange::body_limits(limits));
+        // An attempt that failed may have taken some of it.
+        let is_whole = self.inbound.rewind();
         let taken = exchange::discard(&mut unread, self.inbound.untaken());
         self.inbound.take(taken);
         let is_small = matches!(self.head.body, BodyLength::Fixed(length) if length <= DRAINED_BODY_BYTES_MAX);
-        let body_ends = unread.is_done() || (is_small && !self.head.expects_continue);
-        let keep = self.head.keep_alive && body_ends && status != 400 && !self.context.draining.get();
+        let body_ends = is_whole && (unread.is_done() || (is_small && !self.head.expects_continue));
+        let keep = self.head.keep_alive && body_ends && !matches!(status, 400 | 408) && !self.context.draining.get();
         let to_head = self.head.method.of(self.inbound.bytes()) == b"HEAD";
         let mut answer = Vec::new();
         write_local_response(status, body, keep, to_head, &mut answer);
@@ -122,11 +124,16 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Reads and throws away the rest of a body. False: it did not come to its end.
+    /// Reads and throws away the rest of a body, in no more time than a silence may last. False: it did not come to its
+    /// end.
     async fn drain(&mut self, unread: &mut BodyReader) -> bool {
         let patience = self.snapshot.settings.limits.body_idle_timeout;
+        within(patience, self.drain_unhurried(unread)).await.unwrap_or(false)
+    }
+
+    async fn drain_unhurried(&mut self, unread: &mut BodyReader) -> bool {
         while !unread.is_done() {
-            if !matches!(within(patience, self.client.socket.readable()).await, Some(Ok(()))) {
+            if self.client.socket.readable().await.is_err() {
                 return false;
             }
             let mut input = self.context.scratch.input.borrow_mut();

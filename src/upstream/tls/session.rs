@@ -28,6 +28,8 @@ pub struct TlsSession {
     connection: Box<UnbufferedClientConnection>,
     /// Cipher text that does not make a whole record yet.
     partial: Vec<u8>,
+    /// Whether rustls has refused something: it must not be asked again, not even for a farewell.
+    failed: bool,
 }
 
 /// Why a handshake failed, for the access log.
@@ -83,7 +85,7 @@ pub async fn handshake(
                 outgoing.clear();
             }
             Ok(Step::Receive) => receive_more(socket, &mut incoming).await?,
-            Ok(Step::Ready) => return Ok(TlsSession { connection, partial: incoming }),
+            Ok(Step::Ready) => return Ok(TlsSession { connection, partial: incoming, failed: false }),
             Ok(Step::Ended) => return Err(HandshakeError::Closed),
             Err(error) => {
                 send_alert(&mut connection, &mut incoming, socket);
@@ -109,11 +111,14 @@ async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<(), Han
 
 /// After an error rustls still has the alert for the peer; sending it is a courtesy and may fail.
 ///
-/// `incoming` is the buffer that the error was found in: rustls remembers positions in it.
+/// One step and no more: with nothing left to send, rustls would read on from where it failed, find the same fault,
+/// and be surprised that its alert has been sent. `incoming` is the buffer that the error was found in: rustls remembers
+/// positions in it.
 fn send_alert(connection: &mut UnbufferedClientConnection, incoming: &mut Vec<u8>, socket: &Socket) {
     let mut outgoing = Vec::new();
-    while let Ok(Step::Again) = step(connection, incoming, &mut outgoing, None) {}
-    let _ = socket.send(&outgoing);
+    if let Ok(Step::Again) = step(connection, incoming, &mut outgoing, None) {
+        let _ = socket.send(&outgoing);
+    }
 }
 
 /// Advances by one state. Processed bytes leave the front of `incoming`; plain text goes to the end of `plain`
@@ -225,7 +230,7 @@ impl TlsSession {
         loop {
             let (discard, step) = advance(&mut self.connection, &mut input[from..], outgoing, Some(plain));
             from += discard;
-            match step? {
+            match step.inspect_err(|_| self.failed = true)? {
                 Step::Again | Step::Transmit => {}
                 Step::Ended if ended => break,
                 Step::Ended => ended = true,
@@ -299,6 +304,9 @@ impl TlsSession {
 
     /// Appends the close_notify alert to `outgoing` (RFC 8446 section 6.1).
     pub fn seal_end(&mut self, outgoing: &mut Vec<u8>) {
+        if self.failed {
+            return;
+        }
         let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.partial);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
             let length = outgoing.len();

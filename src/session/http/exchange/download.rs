@@ -1,0 +1,234 @@
+//! The response on its way to the client.
+
+use std::time::Instant;
+
+use crate::failure::Failure;
+use crate::upstream::connection::{ConnectionError, Intake};
+use crate::wire::http1::{
+    BodyLength, BodyReader, HeadLimits, Parsed, ResponseEdits, ResponseHead, Version, downstream_length,
+    parse_response, write_chunk, write_last_chunk, write_response,
+};
+
+use super::{Broken, Exchange, body_limits};
+
+/// Statuses below this one are interim (RFC 9110 section 15.2).
+const FINAL_STATUS_MIN: u16 = 200;
+
+/// A response of which the head has been passed on.
+pub(super) struct Response {
+    body: BodyReader,
+    /// The framing towards the client.
+    length: BodyLength,
+    pub(super) upstream_keeps: bool,
+    pub(super) client_keeps: bool,
+    pub(super) done: bool,
+}
+
+impl Exchange<'_, '_> {
+    /// Passes on what the upstream has sent.
+    pub(super) fn receive_response(&mut self) -> Result<(), Broken> {
+        let context = self.turn.context;
+        let mut plain = context.scratch.plain.borrow_mut();
+        plain.clear();
+        let intake = self.connection.receive(&context.scratch, &mut plain);
+        let mut output = context.scratch.output.borrow_mut();
+        output.clear();
+        let (data, result) = match self.pass_on(&plain, &mut output) {
+            Ok(data) => (data, self.note_end(intake, data, &mut output).map_err(Broken::from)),
+            Err(broken) => (&[][..], Err(broken)),
+        };
+        // What came before a fault is passed on all the same.
+        let sent = self.send_to_client(&output, data);
+        output.clear();
+        plain.clear();
+        result.and(sent.map_err(Broken::from))
+    }
+
+    /// Sends a head or framing, and the data behind it, in one call; what the socket does not take is kept.
+    fn send_to_client(&mut self, output: &[u8], data: &[u8]) -> Result<(), Failure> {
+        if output.is_empty() && data.is_empty() {
+            return Ok(());
+        }
+        let socket = &self.turn.client.socket;
+        let sent = if data.is_empty() { socket.send(output) } else { socket.send_both(output, data) };
+        let sent = sent.map_err(|_| Failure::DownstreamClosed)?;
+        self.pending.extend_from_slice(output.get(sent..).unwrap_or_default());
+        self.pending.extend_from_slice(data.get(sent.saturating_sub(output.len())..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Looks whether the upstream has finished sending. `data` has not been sent yet: the end of a chunked body, which
+    /// would have to follow it, is never due with it, since chunks are copied into `output`.
+    fn note_end(
+        &mut self,
+        intake: Result<Intake, ConnectionError>,
+        data: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        debug_assert!(data.is_empty() || self.response.as_ref().is_none_or(|response| !response.is_chunked()));
+        match intake {
+            Ok(Intake::Data) if self.connection.has_ended() => self.upstream_ended(true, output),
+            Ok(Intake::Data | Intake::Pending) => Ok(()),
+            Ok(Intake::End) => self.upstream_ended(true, output),
+            Ok(Intake::Truncated) => self.upstream_ended(false, output),
+            Err(error) => {
+                self.turn.story.transport_failure = Some(error.to_string());
+                self.upstream_ended(false, output)
+            }
+        }
+    }
+
+    /// Appends to `output` what the client gets of `plain`, but for data that can be sent as it is: that is returned, to
+    /// be sent behind `output`.
+    fn pass_on<'p>(&mut self, plain: &'p [u8], output: &mut Vec<u8>) -> Result<&'p [u8], Broken> {
+        if plain.is_empty() {
+            return Ok(&[]);
+        }
+        if self.response.is_some() {
+            return Ok(self.pass_body(plain, output)?);
+        }
+        if self.head_bytes.is_empty() {
+            return self.pass_head(plain, output);
+        }
+        let mut bytes = std::mem::take(&mut self.head_bytes);
+        bytes.extend_from_slice(plain);
+        let data = self.pass_head(&bytes, output)?;
+        output.extend_from_slice(data);
+        Ok(&[])
+    }
+
+    fn pass_head<'p>(&mut self, mut bytes: &'p [u8], output: &mut Vec<u8>) -> Result<&'p [u8], Broken> {
+        let limits = &self.turn.snapshot.settings.limits;
+        let head_limits = HeadLimits { bytes: limits.request_head_bytes, fields: limits.request_headers };
+        let interim_max = limits.interim_responses;
+        let to_head = self.turn.head.method.of(self.turn.inbound.bytes()) == b"HEAD";
+        loop {
+            let head = match parse_response(bytes, head_limits, to_head) {
+                Parsed::Complete(head) => head,
+                Parsed::Incomplete => {
+                    self.head_bytes = bytes.to_vec();
+                    return Ok(&[]);
+                }
+                Parsed::Rejected(error) => {
+                    return Err(self.turn.story.transport(Failure::ResponseMalformed, &error.to_string()).into());
+                }
+            };
+            let (head_bytes, rest) = bytes.split_at(head.head.len as usize);
+            if head.status >= FINAL_STATUS_MIN {
+                if self.terms.retry_on.contains(&head.status) && !self.turn.inbound.is_streamed() {
+                    return Err(Broken::Status);
+                }
+                self.begin_response(&head, head_bytes, output);
+                return Ok(self.pass_body(rest, output)?);
+            }
+            self.interim_count += 1;
+            // No upgrade is forwarded, so an upstream that switches protocols breaks the rules (RFC 9110 section 7.8).
+            if head.status == 101 || self.interim_count > interim_max {
+                let reason = "unexpected interim response";
+                return Err(self.turn.story.transport(Failure::ResponseMalformed, reason).into());
+            }
+            if self.turn.head.version == Version::Http11 {
+                write_response(&head, head_bytes, ResponseEdits { keep_alive: true, http10: false }, output);
+            }
+            bytes = rest;
+        }
+    }
+
+    fn begin_response(&mut self, head: &ResponseHead, bytes: &[u8], output: &mut Vec<u8>) {
+        let now = Instant::now();
+        // On a connection that stood ready, everything was sent in the moment the turn began.
+        let sent_at = if self.turn.head.body == BodyLength::None && self.terms.reused {
+            self.turn.story.started
+        } else {
+            self.sent_at
+        };
+        let turn = &mut self.turn;
+        let http10 = turn.head.version == Version::Http10;
+        let length = downstream_length(head.body, http10);
+        let client_keeps = turn.head.keep_alive && length != BodyLength::UntilClose && !turn.context.draining.get();
+        write_response(head, bytes, ResponseEdits { keep_alive: client_keeps, http10 }, output);
+        turn.story.status = head.status;
+        turn.story.upstream_service_time = Some(now.duration_since(sent_at));
+        turn.story.ended = Some(now);
+        self.response = Some(Response {
+            body: BodyReader::new(head.body, body_limits(&turn.snapshot.settings.limits)),
+            length,
+            upstream_keeps: head.keep_alive,
+            client_keeps,
+            done: false,
+        });
+    }
+
+    /// Appends chunks to `output`; data that needs no framing is returned.
+    fn pass_body<'p>(&mut self, mut bytes: &'p [u8], output: &mut Vec<u8>) -> Result<&'p [u8], Failure> {
+        let Some(response) = &mut self.response else { return Ok(&[]) };
+        let mut plain_data: &[u8] = &[];
+        while !response.done {
+            let step = response.body.step(bytes).map_err(|error| {
+                self.turn.story.transport_failure = Some(error.to_string());
+                Failure::UpstreamTruncated
+            })?;
+            let data = &bytes[step.data.clone()];
+            self.turn.story.bytes_sent += data.len() as u64;
+            match (response.is_chunked(), plain_data.is_empty()) {
+                (true, _) => write_chunk(data, output),
+                (false, true) => plain_data = data,
+                // A chunked body for a client of HTTP/1.0: its runs of data do not lie side by side.
+                (false, false) => {
+                    output.extend_from_slice(std::mem::take(&mut plain_data));
+                    plain_data = data;
+                }
+            }
+            bytes = &bytes[step.consumed..];
+            response.finish_if(step.done, output);
+            if step.consumed == 0 {
+                break;
+            }
+        }
+        if response.done && !bytes.is_empty() {
+            // Bytes that nobody asked for: they must not be taken for the answer to another request.
+            response.upstream_keeps = false;
+        }
+        Ok(plain_data)
+    }
+
+    /// Takes notice that the upstream will send no more.
+    fn upstream_ended(&mut self, cleanly: bool, output: &mut Vec<u8>) -> Result<(), Failure> {
+        let Some(response) = &mut self.response else { return Err(Failure::UpstreamClosed) };
+        response.upstream_keeps = false;
+        if response.done {
+            return Ok(());
+        }
+        // Only a body without a length may end with the connection, and only if the end is certain.
+        if cleanly && response.body.end_of_stream() {
+            response.finish_if(true, output);
+            return Ok(());
+        }
+        Err(Failure::UpstreamTruncated)
+    }
+
+    pub(super) fn send_pending(&mut self) -> Result<(), Failure> {
+        let sent = self.turn.client.socket.send(&self.pending).map_err(|_| Failure::DownstreamClosed)?;
+        if sent == self.pending.len() {
+            self.pending = Vec::new();
+        } else {
+            self.pending.drain(..sent);
+        }
+        Ok(())
+    }
+}
+
+impl Response {
+    fn is_chunked(&self) -> bool {
+        self.length == BodyLength::Chunked
+    }
+
+    fn finish_if(&mut self, done: bool, output: &mut Vec<u8>) {
+        if done && !self.done {
+            self.done = true;
+            if self.length == BodyLength::Chunked {
+                write_last_chunk(output);
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The request on its way to the upstream.
+
+use std::time::Instant;
+
+use crate::failure::Failure;
+use crate::limits::Limits;
+use crate::net::Received;
+use crate::upstream::connection::ConnectionError;
+use crate::wire::http1::{
+    BodyLength, BodyLimits, BodyReader, RequestEdits, write_chunk, write_last_chunk, write_request,
+};
+
+use super::super::forward::Plan;
+use super::Exchange;
+
+impl Exchange<'_, '_> {
+    /// Sends the head and as much of the body as is here already, in one piece.
+    pub(super) fn send_request(&mut self, plan: &Plan<'_>) -> Result<(), Failure> {
+        let scratch = &self.turn.context.scratch;
+        let mut plain = scratch.plain.borrow_mut();
+        plain.clear();
+        let bytes = self.turn.inbound.bytes();
+        let host = plan.host.unwrap_or_else(|| self.turn.head.authority.text(bytes));
+        let edits = RequestEdits { target: plan.target.text(bytes), host, upgrade: false };
+        write_request(&self.turn.head, bytes, &edits, &mut plain);
+        let taken = upload(&mut self.upload, self.turn.head.body, self.turn.inbound.untaken(), &mut plain)?;
+        self.turn.inbound.take(taken.consumed);
+        self.turn.story.bytes_received = taken.data;
+        let result = self.connection.send(&plain, scratch);
+        plain.clear();
+        self.sent_at = Instant::now();
+        if let Err(error) = result {
+            self.abandon(&error);
+        }
+        Ok(())
+    }
+
+    /// Stops sending after an error. An upstream that answers early and closes does not read the rest of the request
+    /// (RFC 9112 section 9.5): what it said must still be heard. If it said nothing, that shows when receiving.
+    pub(super) fn abandon(&mut self, error: &ConnectionError) {
+        self.turn.story.transport_failure = Some(error.to_string());
+        self.connection.abandon_sending();
+        self.abandoned = true;
+    }
+
+    /// Passes on what the client has sent of its body.
+    pub(super) fn receive_body(&mut self) -> Result<(), Failure> {
+        let scratch = &self.turn.context.scratch;
+        let mut input = scratch.input.borrow_mut();
+        let count = match self.turn.client.socket.receive(&mut input) {
+            Ok(Received::Bytes(count)) => count,
+            Ok(Received::Pending) => return Ok(()),
+            Ok(Received::End) | Err(_) => return Err(Failure::DownstreamClosed),
+        };
+        let mut plain = scratch.plain.borrow_mut();
+        plain.clear();
+        let taken = upload(&mut self.upload, self.turn.head.body, &input[..count], &mut plain)?;
+        self.turn.inbound.streamed(&input[taken.consumed..count]);
+        drop(input);
+        self.turn.story.bytes_received += taken.data;
+        let result = self.connection.send(&plain, scratch);
+        plain.clear();
+        drop(plain);
+        self.sent_at = Instant::now();
+        if let Err(error) = result {
+            self.abandon(&error);
+        }
+        Ok(())
+    }
+}
+
+/// What [`upload`] has taken.
+struct Taken {
+    /// Bytes that belong to the message.
+    consumed: usize,
+    /// Data among them.
+    data: u64,
+}
+
+/// Appends to `output` what the upstream gets of the request body at the front of `bytes`, framed anew.
+fn upload(reader: &mut BodyReader, length: BodyLength, bytes: &[u8], output: &mut Vec<u8>) -> Result<Taken, Failure> {
+    let mut taken = Taken { consumed: 0, data: 0 };
+    while !reader.is_done() {
+        let step = reader.step(&bytes[taken.consumed..]).map_err(|_| Failure::RequestBodyMalformed)?;
+        let data = &bytes[taken.consumed..][step.data];
+        match length {
+            BodyLength::Chunked => write_chunk(data, output),
+            BodyLength::None | BodyLength::Fixed(_) | BodyLength::UntilClose => output.extend_from_slice(data),
+        }
+        taken.data += data.len() as u64;
+        taken.consumed += step.consumed;
+        if step.done && length == BodyLength::Chunked {
+            write_last_chunk(output);
+        }
+        if step.consumed == 0 {
+            break;
+        }
+    }
+    Ok(taken)
+}
+
+/// Bytes at the front of `bytes` that belong to a body which nobody wants. A body that breaks its framing never ends.
+pub(in super::super) fn discard(reader: &mut BodyReader, bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    while !reader.is_done() {
+        match reader.step(&bytes[taken..]) {
+            Ok(step) if step.consumed > 0 => taken += step.consumed,
+            Ok(_) | Err(_) => break,
+        }
+    }
+    taken
+}
+
+pub(in super::super) fn body_limits(limits: &Limits) -> BodyLimits {
+    BodyLimits { trailer_bytes: limits.trailer_bytes, chunk_extension_bytes: limits.chunk_extension_bytes }
+}
