@@ -15,9 +15,9 @@ use crate::route::cluster::{ClientIdentity, TlsProfile, VerifyName};
 
 use super::bootstrap;
 use super::identity::{Generation, ProfileKey};
-use super::istio::Origin;
 use super::istio::destination_rule::{ClientTls, TlsMode};
 use super::istio::secret::{Secret, Secrets};
+use super::istio::{Object, Origin};
 
 /// Largest certificate file that is read; the largest public revocation lists are a few MiB.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -29,7 +29,7 @@ pub(super) type Reason = Box<str>;
 #[derive(Debug)]
 pub(super) struct Credentials<'a> {
     defaults: &'a bootstrap::Tls,
-    secrets: &'a Secrets,
+    secrets: Secrets<'a>,
     root_namespace: &'a str,
     files: HashMap<PathBuf, Result<Content, Reason>>,
     roots: HashMap<u32, Result<Arc<RootCertStore>, Reason>>,
@@ -109,7 +109,8 @@ impl fmt::Debug for Source<'_> {
 
 impl<'a> Credentials<'a> {
     /// Nothing is read yet.
-    pub(super) fn new(defaults: &'a bootstrap::Tls, secrets: &'a Secrets, root_namespace: &'a str) -> Self {
+    pub(super) fn new(defaults: &'a bootstrap::Tls, secrets: &'a [Object<Secret>], root_namespace: &'a str) -> Self {
+        let secrets = Secrets::new(secrets);
         Self { defaults, secrets, root_namespace, files: HashMap::new(), roots: HashMap::new(), system: None }
     }
 

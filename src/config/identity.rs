@@ -6,7 +6,7 @@
 //! occur are forgotten and the store cannot grow without bound. Identifiers are never given out twice.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use crate::route::cluster::{Endpoints, PoolId, TlsProfile, VerifyName};
@@ -18,7 +18,9 @@ pub(super) struct Store {
     /// Contents of certificate files; equal bytes have equal numbers.
     contents: Known<Arc<[u8]>, u32>,
     profiles: Known<ProfileKey, Arc<TlsProfile>>,
-    pools: Known<PoolKey, PoolId>,
+    /// By digest: the keys themselves would hold every host and endpoint once more.
+    pools: Known<Digest, PoolId>,
+    hashers: Hashers,
     next: Next,
 }
 
@@ -41,6 +43,19 @@ struct Next {
     pool: u32,
 }
 
+/// 128 bits of two hashes with seeds of their own, random in each process: for a million pools the chance that any two
+/// share one is below 10^-26.
+type Digest = [u64; 2];
+
+#[derive(Clone, Default)]
+struct Hashers([foldhash::quality::RandomState; 2]);
+
+impl Hashers {
+    fn digest(&self, key: &PoolKey<'_>) -> Digest {
+        [self.0[0].hash_one(key), self.0[1].hash_one(key)]
+    }
+}
+
 type Known<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What makes two profiles equal; files by the number of their contents.
@@ -57,14 +72,14 @@ pub(super) struct ProfileKey {
 }
 
 /// What makes connections interchangeable: see [`crate::route::cluster::Cluster::pool`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PoolKey {
+#[derive(Clone, Debug, Hash)]
+pub(super) struct PoolKey<'a> {
     /// The service's host.
-    pub(super) service: Box<str>,
+    pub(super) service: &'a str,
     /// Where connections go.
-    pub(super) endpoints: Endpoints,
+    pub(super) endpoints: &'a Endpoints,
     /// The SNI and the profile; the inner `None` is a profile that is not available.
-    pub(super) tls: Option<(Option<HostName>, Option<u32>)>,
+    pub(super) tls: Option<(Option<&'a HostName>, Option<u32>)>,
 }
 
 /// A load in progress.
@@ -77,7 +92,7 @@ pub(super) struct Generation<'a> {
 impl<'a> Generation<'a> {
     /// Begins a load after `earlier`.
     pub(super) fn after(earlier: &'a Store) -> Self {
-        Self { earlier, now: Store { next: earlier.next, ..Store::default() } }
+        Self { earlier, now: Store { next: earlier.next, hashers: earlier.hashers.clone(), ..Store::default() } }
     }
 
     /// What to remember once the configuration takes force.
@@ -92,9 +107,10 @@ impl<'a> Generation<'a> {
     }
 
     /// The pool of connections of this kind.
-    pub(super) fn pool(&mut self, key: &PoolKey) -> PoolId {
+    pub(super) fn pool(&mut self, key: &PoolKey<'_>) -> PoolId {
+        let digest = self.now.hashers.digest(key);
         let next = &mut self.now.next.pool;
-        *recall(&mut self.now.pools, &self.earlier.pools, key, || PoolId(take(next)))
+        *recall(&mut self.now.pools, &self.earlier.pools, &digest, || PoolId(take(next)))
     }
 
     /// The profile of these settings, built by `build` from its identifier if it is new.
@@ -135,8 +151,12 @@ fn take(next: &mut u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn key(port: u16) -> PoolKey {
-        PoolKey { service: "a".into(), endpoints: Endpoints::Requested { port }, tls: None }
+    fn key(port: u16) -> PoolKey<'static> {
+        let endpoints = match port {
+            1 => &Endpoints::Requested { port: 1 },
+            _ => &Endpoints::Requested { port: 2 },
+        };
+        PoolKey { service: "a", endpoints, tls: None }
     }
 
     #[test]

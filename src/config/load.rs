@@ -132,15 +132,31 @@ fn is_blank(line: &str) -> bool {
 }
 
 /// Every document of the files and folders, in the order that stands for age where no timestamp does: paths as
-/// given, the files of a folder by name, documents by position.
-///
-/// Decoded values take ten times the memory of their text, so each is handed on before the next is read.
-pub fn load(paths: &[PathBuf], report: &mut Report, mut each: impl FnMut(Arc<Document>, Value, &mut Report)) {
+/// given, the files of a folder by name, documents by position. None is decoded yet: decoded values take ten times the
+/// memory of their text.
+pub fn load(paths: &[PathBuf], report: &mut Report) -> Vec<Document> {
     let files: Vec<PathBuf> = paths.iter().flat_map(|path| files(path, report)).collect();
+    let mut documents = Vec::new();
     for path in files {
         match read_file(&path) {
-            Ok(file) => parse_file(file, report, &mut each),
+            Ok(file) => documents.extend(split_file(file)),
             Err(error) => report.file(Severity::Error, code::UNREADABLE, path.display().to_string(), error),
+        }
+    }
+    documents
+}
+
+/// Decodes documents and hands each on before the next is decoded. Faults are reported; empty documents are left out.
+pub fn decode(
+    documents: impl IntoIterator<Item = Document>,
+    report: &mut Report,
+    mut each: impl FnMut(Arc<Document>, Value, &mut Report),
+) {
+    for document in documents {
+        match document.parse() {
+            Ok(Some(value)) => each(Arc::new(document), value, report),
+            Ok(None) => {}
+            Err((source, message)) => report.file(Severity::Error, code::SYNTAX, source, message),
         }
     }
 }
@@ -151,7 +167,8 @@ pub fn load(paths: &[PathBuf], report: &mut Report, mut each: impl FnMut(Arc<Doc
 /// What is wrong has been reported.
 pub(super) fn load_single(path: &Path, report: &mut Report) -> Option<(Arc<Document>, Value)> {
     let mut documents = Vec::new();
-    load(&[path.to_path_buf()], report, |document, value, _| documents.push((document, value)));
+    let loaded = load(&[path.to_path_buf()], report);
+    decode(loaded, report, |document, value, _| documents.push((document, value)));
     let document = documents.pop()?;
     if let Some((first, _)) = documents.first() {
         report.file(Severity::Error, code::SYNTAX, first.start(), "more than one document in the bootstrap file");
@@ -198,16 +215,15 @@ fn read_file(path: &Path) -> Result<SourceFile, String> {
     Ok(SourceFile { path: path.to_path_buf(), text })
 }
 
-fn parse_file(file: SourceFile, report: &mut Report, each: &mut impl FnMut(Arc<Document>, Value, &mut Report)) {
+fn split_file(file: SourceFile) -> impl Iterator<Item = Document> {
     let file = Arc::new(file);
-    for (range, first_line) in split(&file.text) {
-        let document = Document { file: Arc::clone(&file), range, first_line, positions: OnceLock::new() };
-        match document.parse() {
-            Ok(Some(value)) => each(Arc::new(document), value, report),
-            Ok(None) => {}
-            Err((source, message)) => report.file(Severity::Error, code::SYNTAX, source, message),
-        }
-    }
+    let parts = split(&file.text);
+    parts.into_iter().map(move |(range, first_line)| Document {
+        file: Arc::clone(&file),
+        range,
+        first_line,
+        positions: OnceLock::new(),
+    })
 }
 
 /// Cuts a file before every line that begins with `---`. YAML allows such a line nowhere else, block scalars
@@ -236,7 +252,7 @@ mod tests {
         let mut report = Report::default();
         let mut documents = Vec::new();
         let file = SourceFile { path: "f.yaml".into(), text: text.to_owned() };
-        parse_file(file, &mut report, &mut |document, value, _| documents.push((document, value)));
+        decode(split_file(file), &mut report, |document, value, _| documents.push((document, value)));
         (documents, report.into_findings())
     }
 

@@ -129,8 +129,9 @@ impl<'a, 'g> Clusters<'a, 'g> {
             (Client::Plain, Some(source)) => self.upstream_tls(source, port),
             (Client::Plain, None) | (Client::Tls, _) => None,
         };
-        let tls_key = tls.as_ref().map(|tls| (tls.sni.clone(), tls.profile.as_ref().ok().map(|profile| profile.id)));
-        let pool_key = PoolKey { service: service.host.into(), endpoints: endpoints.clone(), tls: tls_key };
+        let tls_key = tls.as_ref().map(|tls| (tls.sni.as_ref(), tls.profile.as_ref().ok().map(|profile| profile.id)));
+        let pool_key = PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key };
+        let pool = self.generation.pool(&pool_key);
         let connect_timeout = policy.pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
         let mut rules: Vec<_> = policy.origins.iter().map(|origin| Arc::clone(&origin.object)).collect();
         rules.dedup();
@@ -142,7 +143,7 @@ impl<'a, 'g> Clusters<'a, 'g> {
             balance: balance(policy.balance),
             tls,
             connect_timeout: connect_timeout.map_or(self.connect_timeout, |timeout| timeout.0),
-            pool: self.generation.pool(&pool_key),
+            pool,
         });
         ClusterId(u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX))
     }

@@ -24,13 +24,13 @@ use serde_yaml::Value;
 
 use super::LoadedObject;
 use super::finding::{Report, Severity, code};
-use super::load::{Document, load};
+use super::load::{Document, decode as decode_documents, load};
 use super::written::Written;
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
 use mesh_config::MeshConfig;
-use secret::Secrets;
+use secret::Secret;
 use service_entry::ServiceEntry;
 use sidecar::Sidecar;
 use virtual_service::VirtualService;
@@ -38,6 +38,12 @@ use virtual_service::VirtualService;
 pub use decode::decode;
 pub(super) use decode::decode_strictly;
 pub use object::{Object, Origin, Scope};
+
+/// Most threads that decode: beyond these, memory is what is waited for.
+const THREADS_MAX: usize = 16;
+
+/// Fewer documents than these are not worth a thread.
+const RUN_DOCUMENTS_MIN: usize = 256;
 
 /// Every object of a configuration, by kind, oldest first.
 #[derive(Debug, Default)]
@@ -55,26 +61,80 @@ pub struct Objects {
     /// MeshConfigs, in the order in which they were loaded, each with the prefix of its fields.
     pub mesh_configs: Vec<(Origin, &'static str, MeshConfig)>,
     /// What `Secret`s hold for `credentialName`.
-    pub secrets: Secrets,
+    pub secrets: Vec<Object<Secret>>,
     /// All objects of Istio as they were written.
     pub documents: Vec<LoadedObject>,
 }
 
 impl Objects {
     /// Reads the files and folders. Faults are reported and their objects left out.
+    ///
+    /// Decoding is most of the work of a load and every document stands by itself, so it is spread over the CPUs: each
+    /// thread takes a run of documents, and the runs are put together in their order.
     #[must_use]
     pub fn read(paths: &[PathBuf], report: &mut Report) -> Self {
-        let mut objects = Self::default();
-        load(paths, report, |document, value, report| objects.add_document(document, value, report));
+        let documents = load(paths, report);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let run = documents.len().div_ceil(threads).max(RUN_DOCUMENTS_MIN);
+        let mut objects = match documents.len() <= run {
+            true => Self::decode(documents, report),
+            false => Self::decode_runs(documents, run, report),
+        };
         let replaced = replace_earlier(&mut objects.service_entries, report)
             + replace_earlier(&mut objects.virtual_services, report)
             + replace_earlier(&mut objects.destination_rules, report)
             + replace_earlier(&mut objects.authorization_policies, report)
-            + replace_earlier(&mut objects.sidecars, report);
+            + replace_earlier(&mut objects.sidecars, report)
+            + replace_earlier(&mut objects.secrets, report);
         if replaced > 0 {
             objects.drop_replaced_documents();
         }
         objects
+    }
+
+    fn decode(documents: impl IntoIterator<Item = Document>, report: &mut Report) -> Self {
+        let mut objects = Self::default();
+        decode_documents(documents, report, |document, value, report| objects.add_document(document, value, report));
+        objects
+    }
+
+    fn decode_runs(documents: Vec<Document>, run: usize, report: &mut Report) -> Self {
+        let mut documents = documents.into_iter();
+        let mut runs: Vec<Vec<Document>> = Vec::new();
+        while documents.len() > 0 {
+            runs.push(documents.by_ref().take(run).collect());
+        }
+        let decode = |run: Vec<Document>| {
+            let mut report = Report::default();
+            let objects = Self::decode(run, &mut report);
+            (objects, report.into_findings())
+        };
+        let mut objects = Self::default();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = runs.into_iter().map(|run| scope.spawn(move || decode(run))).collect();
+            for thread in threads {
+                match thread.join() {
+                    Ok((run, findings)) => {
+                        objects.append(run);
+                        findings.into_iter().for_each(|finding| report.add(finding));
+                    }
+                    // As if it had happened on this thread.
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        objects
+    }
+
+    fn append(&mut self, other: Self) {
+        self.service_entries.extend(other.service_entries);
+        self.virtual_services.extend(other.virtual_services);
+        self.destination_rules.extend(other.destination_rules);
+        self.authorization_policies.extend(other.authorization_policies);
+        self.sidecars.extend(other.sidecars);
+        self.mesh_configs.extend(other.mesh_configs);
+        self.secrets.extend(other.secrets);
+        self.documents.extend(other.documents);
     }
 
     fn add_document(&mut self, document: Arc<Document>, value: Value, report: &mut Report) {
@@ -116,7 +176,8 @@ impl Objects {
             object::Kind::AuthorizationPolicy => push(&mut self.authorization_policies, &origin, spec, report),
             object::Kind::Sidecar => push(&mut self.sidecars, &origin, spec, report),
             object::Kind::Secret => {
-                self.secrets.add(&value, &origin, &mut Scope::new(&origin, report));
+                let secret = Secret::read(&value, &mut Scope::new(&origin, report));
+                self.secrets.extend(secret.map(|spec| Object { origin, spec }));
                 // Never among the documents: those are shown to whoever asks.
                 return;
             }

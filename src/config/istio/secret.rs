@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_yaml::Value;
 
-use super::object::{Origin, Scope};
+use super::object::{Object, Scope};
 use crate::config::finding::code;
 
 /// The keys that are read: those of type `kubernetes.io/tls`, and those that Istio reads of generic ones.
@@ -17,10 +17,10 @@ const KEYS: [&str; 8] = ["tls.crt", "tls.key", "ca.crt", "ca.crl", "cert", "key"
 /// The types that hold certificates. `generic` is kubectl's word for `Opaque`.
 const TYPES: [&str; 4] = ["", "kubernetes.io/tls", "Opaque", "generic"];
 
-/// Every Secret, by name, then namespace.
+/// Every Secret, by name.
 #[derive(Debug, Default)]
-pub struct Secrets {
-    by_name: HashMap<Box<str>, Vec<(Box<str>, Secret)>>,
+pub struct Secrets<'a> {
+    by_name: HashMap<&'a str, Vec<&'a Object<Secret>>>,
 }
 
 /// The values of one Secret.
@@ -36,6 +36,20 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
+    /// Reads a Secret; `None` if its type holds no certificates.
+    pub(super) fn read(value: &Value, scope: &mut Scope<'_>) -> Option<Self> {
+        let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
+        if !TYPES.contains(&kind) {
+            scope.info(code::SKIPPED, "type", "a Secret of this type holds no certificates and is skipped");
+            return None;
+        }
+        let secret = read(value, scope);
+        if secret.values.is_empty() {
+            scope.info(code::SKIPPED, "data", "no certificate, key or revocation list is in this Secret");
+        }
+        Some(secret)
+    }
+
     /// The value of the first of these keys that is there.
     #[must_use]
     pub fn value(&self, keys: &[&str]) -> Option<&Arc<[u8]>> {
@@ -43,27 +57,15 @@ impl Secret {
     }
 }
 
-impl Secrets {
-    /// Reads a Secret; a later one of the same name and namespace replaces it.
-    pub(super) fn add(&mut self, value: &Value, origin: &Origin, scope: &mut Scope<'_>) {
-        let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
-        if !TYPES.contains(&kind) {
-            scope.info(code::SKIPPED, "type", "a Secret of this type holds no certificates and is skipped");
-            return;
+impl<'a> Secrets<'a> {
+    /// Indexes the Secrets.
+    #[must_use]
+    pub fn new(secrets: &'a [Object<Secret>]) -> Self {
+        let mut by_name: HashMap<&str, Vec<_>> = HashMap::new();
+        for secret in secrets {
+            by_name.entry(&secret.origin.object.name).or_default().push(secret);
         }
-        let secret = read(value, scope);
-        if secret.values.is_empty() {
-            scope.info(code::SKIPPED, "data", "no certificate, key or revocation list is in this Secret");
-        }
-        let object = &origin.object;
-        let namespaces = self.by_name.entry(object.name.clone()).or_default();
-        match namespaces.iter_mut().find(|(namespace, _)| *namespace == object.namespace) {
-            Some((_, earlier)) => {
-                *earlier = secret;
-                scope.warning(code::DUPLICATE, "metadata.name", "replaces an earlier Secret of the same name");
-            }
-            None => namespaces.push((object.namespace.clone(), secret)),
-        }
+        Self { by_name }
     }
 
     /// The Secret that `credentialName` means: in the namespace of the DestinationRule, else in the root namespace,
@@ -71,12 +73,12 @@ impl Secrets {
     ///
     /// # Errors
     /// The namespaces, if there are several.
-    pub fn find(&self, name: &str, namespace: &str, root: &str) -> Result<Option<&Secret>, Vec<&str>> {
-        let Some(namespaces) = self.by_name.get(name) else { return Ok(None) };
-        let within = |wanted: &str| namespaces.iter().find(|(namespace, _)| **namespace == *wanted);
-        match (within(namespace).or_else(|| within(root)), namespaces.as_slice()) {
-            (Some((_, secret)), _) | (None, [(_, secret)]) => Ok(Some(secret)),
-            (None, several) => Err(several.iter().map(|(namespace, _)| &**namespace).collect()),
+    pub fn find(&self, name: &str, namespace: &str, root: &str) -> Result<Option<&'a Secret>, Vec<&'a str>> {
+        let Some(secrets) = self.by_name.get(name) else { return Ok(None) };
+        let within = |namespace: &str| secrets.iter().find(|secret| *secret.origin.object.namespace == *namespace);
+        match (within(namespace).or_else(|| within(root)), secrets.as_slice()) {
+            (Some(secret), _) | (None, [secret]) => Ok(Some(&secret.spec)),
+            (None, several) => Err(several.iter().map(|secret| &*secret.origin.object.namespace).collect()),
         }
     }
 }

@@ -63,3 +63,21 @@ fn the_oldest_virtual_service_of_any_namespace_has_a_host() {
         HttpAction::Forward(_) => panic!("forwarded"),
     }
 }
+
+#[test]
+fn objects_keep_their_order_when_many_threads_decode_them() {
+    let count = 2_000;
+    let port = |index: usize| format!("{{number: 80, name: http, protocol: HTTP, targetPort: {}}}", 1_000 + index);
+    let entries: String =
+        (0..count).map(|index| entry(&format!("e{index}"), "a.example.com", &port(index), DNS)).collect();
+    let broken = "---\nkind: [\n";
+    let loaded = load(&entries);
+    assert_eq!(http_cluster(&loaded, 80, "a.example.com").endpoints, dns("a.example.com", 1_000));
+    let names: Vec<_> = loaded.objects.iter().map(|object| object.object.name.to_string()).collect();
+    assert_eq!(names, (0..count).map(|index| format!("e{index}")).collect::<Vec<_>>());
+    let findings = Files::new(&[broken, &entries, broken].concat()).load(&mut Loader::default()).expect_err("broken");
+    let lines: Vec<_> = findings.iter().filter(|it| it.code == "PC0002").map(|it| it.source.as_str()).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let number = |source: &str| source.rsplit(':').next().and_then(|line| line.parse::<usize>().ok());
+    assert!(number(lines[0]) < number(lines[1]), "{lines:?}");
+}

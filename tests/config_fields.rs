@@ -1,0 +1,362 @@
+//! The table of Istio's fields in `config/README.md` says what the code does with each of them.
+//!
+//! Every field that the code knows is written into a document, and the findings about it tell where it stands. With
+//! `PORTCULLIS_UPDATE=1` the table is written anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use portcullis::config::Loader;
+use portcullis::config::finding::{Finding, Severity};
+use portcullis::config::istio::authorization_policy as policy;
+use portcullis::config::istio::destination_rule as rule;
+use portcullis::config::istio::mesh_config as mesh;
+use portcullis::config::istio::service_entry as entry;
+use portcullis::config::istio::sidecar;
+use portcullis::config::istio::virtual_service as service;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde_yaml::Value;
+
+const BEGIN: &str = "<!-- fields: begin -->\n";
+const END: &str = "<!-- fields: end -->\n";
+
+/// A kind, its API group, a document that is good without further fields, and what it refers to.
+const KINDS: [(&str, &str, &str); 6] = [
+    (
+        "ServiceEntry",
+        "networking.istio.io",
+        "{hosts: [a.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS, endpoints: [{address: b.example.com}]}",
+    ),
+    (
+        "VirtualService",
+        "networking.istio.io",
+        "{hosts: [b.example.com], http: [{match: [{uri: {prefix: /}}], route: [{destination: {host: b.example.com}}]}], tls: [{match: [{sniHosts: [b.example.com]}], route: [{destination: {host: b.example.com}}]}]}",
+    ),
+    (
+        "DestinationRule",
+        "networking.istio.io",
+        "{host: b.example.com, trafficPolicy: {loadBalancer: {simple: RANDOM}}}",
+    ),
+    (
+        "AuthorizationPolicy",
+        "security.istio.io",
+        "{targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: other}], rules: [{to: [{operation: {methods: [GET]}}]}]}",
+    ),
+    ("Sidecar", "networking.istio.io", "{egress: [{hosts: ['*/*']}]}"),
+    ("MeshConfig", "", "{}"),
+];
+
+const OTHER: &str = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: other}\nspec: {hosts: [b.example.com], ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: https, protocol: HTTPS}], resolution: STATIC, endpoints: [{address: 192.0.2.1, labels: {v: one}}]}\n";
+
+/// Where the fields of a type stand: kind, path of the type, and the fields.
+fn types() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    vec![
+        ("ServiceEntry", "", fields::<entry::ServiceEntry>()),
+        ("ServiceEntry", "ports[].", fields::<entry::ServicePort>()),
+        ("ServiceEntry", "endpoints[].", fields::<entry::WorkloadEntry>()),
+        ("VirtualService", "", fields::<service::VirtualService>()),
+        ("VirtualService", "http[].", fields::<service::HttpRule>()),
+        ("VirtualService", "http[].match[].", fields::<service::HttpMatchRequest>()),
+        ("VirtualService", "http[].route[].", fields::<service::HttpDestination>()),
+        ("VirtualService", "http[].route[].destination.", fields::<service::RouteDestination>()),
+        ("VirtualService", "http[].directResponse.", fields::<service::HttpDirectResponse>()),
+        ("VirtualService", "http[].directResponse.body.", fields::<service::HttpBody>()),
+        ("VirtualService", "http[].rewrite.", fields::<service::HttpRewrite>()),
+        ("VirtualService", "http[].retries.", fields::<service::HttpRetry>()),
+        ("VirtualService", "tls[].", fields::<service::TlsRule>()),
+        ("VirtualService", "tls[].match[].", fields::<service::TlsMatch>()),
+        ("VirtualService", "tls[].route[].", fields::<service::TlsDestination>()),
+        ("DestinationRule", "", fields::<rule::DestinationRule>()),
+        ("DestinationRule", "subsets[].", fields::<rule::Subset>()),
+        ("DestinationRule", "trafficPolicy.", fields::<rule::TrafficPolicy>()),
+        ("DestinationRule", "trafficPolicy.loadBalancer.", fields::<rule::LoadBalancer>()),
+        ("DestinationRule", "trafficPolicy.connectionPool.", fields::<rule::ConnectionPool>()),
+        ("DestinationRule", "trafficPolicy.connectionPool.tcp.", fields::<rule::TcpPool>()),
+        ("DestinationRule", "trafficPolicy.tls.", fields::<rule::ClientTls>()),
+        ("AuthorizationPolicy", "", fields::<policy::AuthorizationPolicy>()),
+        ("AuthorizationPolicy", "targetRefs[].", fields::<policy::TargetRef>()),
+        ("AuthorizationPolicy", "rules[].", fields::<policy::Rule>()),
+        ("AuthorizationPolicy", "rules[].from[].source.", fields::<policy::Source>()),
+        ("AuthorizationPolicy", "rules[].to[].operation.", fields::<policy::Operation>()),
+        ("AuthorizationPolicy", "rules[].when[].", fields::<policy::When>()),
+        ("Sidecar", "", fields::<sidecar::Sidecar>()),
+        ("Sidecar", "egress[].", fields::<sidecar::EgressListener>()),
+        ("Sidecar", "outboundTrafficPolicy.", fields::<mesh::OutboundTrafficPolicy>()),
+        ("MeshConfig", "", fields::<mesh::MeshConfig>()),
+    ]
+}
+
+/// Values of fields that none of [`GENERIC`] suits, by the end of the path; the first that fits is taken.
+const SAMPLES: &[(&str, &str)] = &[
+    ("ServiceEntry.hosts", "[a.example.com]"),
+    ("ServiceEntry.addresses", "[192.0.2.1]"),
+    ("ServiceEntry.ports", "[{number: 80, name: http, protocol: HTTP}]"),
+    ("ServiceEntry.location", "MESH_EXTERNAL"),
+    ("ServiceEntry.resolution", "DNS"),
+    ("ServiceEntry.endpoints", "[{address: b.example.com}]"),
+    ("ServiceEntry.exportTo", "['~']"),
+    ("exportTo", "[b]"),
+    ("ports[].protocol", "HTTP"),
+    ("ports[].name", "http"),
+    ("endpoints[].address", "b.example.com"),
+    ("endpoints[].ports", "{http: 8080}"),
+    ("VirtualService.hosts", "[b.example.com]"),
+    ("gateways", "[mesh]"),
+    ("VirtualService.http", "[{route: [{destination: {host: b.example.com}}]}]"),
+    ("VirtualService.tls", "[{match: [{sniHosts: [b.example.com]}], route: [{destination: {host: b.example.com}}]}]"),
+    ("http[].match", "[{uri: {prefix: /}}]"),
+    ("tls[].match", "[{sniHosts: [b.example.com]}]"),
+    ("[].route", "[{destination: {host: b.example.com}}]"),
+    ("directResponse", "{status: 200}"),
+    ("directResponse.status", "200"),
+    ("rewrite", "{uri: /}"),
+    ("rewrite.uri", "/"),
+    ("timeout", "1s"),
+    ("perTryTimeout", "1s"),
+    ("connectTimeout", "1s"),
+    ("retries", "{attempts: 1}"),
+    ("retryOn", "connect-failure"),
+    ("match[].scheme", "{exact: http}"),
+    ("headers", "{x-a: {exact: b}}"),
+    ("withoutHeaders", "{x-a: {exact: b}}"),
+    ("queryParams", "{a: {exact: b}}"),
+    ("destination", "{host: b.example.com, port: {number: 80}}"),
+    ("destination.host", "b.example.com"),
+    ("port", "{number: 80}"),
+    ("ignoreUriCase", "true"),
+    ("sourceLabels", "{app: a}"),
+    ("subsets[].labels", "{v: one}"),
+    ("insecureSkipVerify", "false"),
+    ("sniHosts", "[b.example.com]"),
+    ("destinationSubnets", "[192.0.2.0/24]"),
+    ("DestinationRule.host", "b.example.com"),
+    ("DestinationRule.subsets", "[{name: v1, labels: {v: one}}]"),
+    ("trafficPolicy", "{loadBalancer: {simple: RANDOM}}"),
+    ("loadBalancer.simple", "RANDOM"),
+    ("connectionPool", "{tcp: {connectTimeout: 1s}}"),
+    ("connectionPool.tcp", "{connectTimeout: 1s}"),
+    ("portLevelSettings", "[{port: {number: 443}, loadBalancer: {simple: RANDOM}}]"),
+    ("trafficPolicy.tls", "{mode: SIMPLE}"),
+    ("tls.mode", "SIMPLE"),
+    ("action", "ALLOW"),
+    ("targetRef", "{group: networking.istio.io, kind: ServiceEntry, name: other}"),
+    ("targetRefs", "[{group: networking.istio.io, kind: ServiceEntry, name: other}]"),
+    ("targetRefs[].kind", "ServiceEntry"),
+    ("targetRefs[].group", "networking.istio.io"),
+    ("AuthorizationPolicy.rules", "[{}]"),
+    ("rules[].from", "[{source: {ipBlocks: [192.0.2.1]}}]"),
+    ("rules[].to", "[{operation: {methods: [GET]}}]"),
+    ("rules[].when", "[{key: connection.sni, values: [a]}]"),
+    ("when[].key", "connection.sni"),
+    ("pBlocks", "[192.0.2.1]"),
+    ("operation.ports", "['80']"),
+    ("operation.notPorts", "['80']"),
+    ("Sidecar.egress", "[{hosts: ['*/*']}]"),
+    ("egress[].hosts", "['*/*']"),
+    ("outboundTrafficPolicy", "{mode: REGISTRY_ONLY}"),
+    ("outboundTrafficPolicy.mode", "REGISTRY_ONLY"),
+    ("accessLogEncoding", "JSON"),
+    ("pathNormalization", "{normalization: BASE}"),
+];
+
+/// Fields that belong to something else, where their standing is shown.
+const ELSEWHERE: [(&str, &str); 2] = [
+    ("DestinationRule.trafficPolicy.port", "in `portLevelSettings` only"),
+    ("AuthorizationPolicy.provider", "refused, as `action: CUSTOM` is"),
+];
+
+/// What a single word does not say.
+const NOTES: &[(&str, &str)] = &[
+    ("ServiceEntry.exportTo", "`~` hides the entry; everything else is visible"),
+    (
+        "ServiceEntry.ports[].protocol",
+        "TCP, and what is carried as TCP, is matched on captured traffic only, which is not supported yet",
+    ),
+    ("ServiceEntry.resolution", "NONE and DYNAMIC_DNS resolve the name that the client asked for"),
+    ("ServiceEntry.endpoints[].address", "no `unix://`"),
+    ("VirtualService.gateways", "`mesh` only; an object for other gateways has no effect"),
+    ("VirtualService.http[].match[].gateways", "`mesh` only"),
+    ("VirtualService.tls[].match[].gateways", "`mesh` only"),
+    ("VirtualService.http[].retries.retryOn", "connections that fail or break; not the statuses of answers"),
+    ("VirtualService.http[].rewrite.uri", "a result that leaves the written path by dot segments is refused with 400"),
+    ("DestinationRule.subsets[].trafficPolicy", "as `trafficPolicy`"),
+    ("DestinationRule.trafficPolicy.portLevelSettings", "replaces `trafficPolicy` for its port"),
+    ("DestinationRule.trafficPolicy.loadBalancer.simple", "PASSTHROUGH is LEAST_REQUEST"),
+    ("DestinationRule.trafficPolicy.tls.mode", "ISTIO_MUTUAL answers 503"),
+    ("DestinationRule.trafficPolicy.tls.credentialName", "a Secret, else a folder"),
+    ("AuthorizationPolicy.action", "ALLOW and DENY; AUDIT has no effect, CUSTOM is refused"),
+    ("AuthorizationPolicy.selector", "every selector means this node"),
+    ("AuthorizationPolicy.targetRefs[].kind", "ServiceEntry only"),
+    ("AuthorizationPolicy.rules[].to[].operation.ports", "the service port"),
+    (
+        "AuthorizationPolicy.rules[].to[].operation.paths",
+        "the normalised path without query; templates with `{*}` and `{**}`",
+    ),
+    (
+        "AuthorizationPolicy.rules[].when[].key",
+        "`connection.sni`, `destination.port`, `source.ip`, `remote.ip`, `request.headers[…]`; others are refused",
+    ),
+    ("Sidecar.egress[].hosts", "`*/*`, and namespaces without effect; naming hosts is refused"),
+    ("Sidecar.outboundTrafficPolicy.mode", "with a `workloadSelector`, ALLOW_ANY is refused"),
+    ("MeshConfig.rootNamespace", "for DestinationRules and Secrets"),
+];
+
+const GENERIC: [&str; 5] = ["x", "[x]", "{}", "[{}]", "1"];
+
+/// Read and rightly without effect on egress, and without a finding.
+const SILENT: [&str; 2] = ["ServiceEntry.location", "ServiceEntry.endpoints[].serviceAccount"];
+
+#[test]
+fn the_table_of_fields_is_what_the_code_does() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/README.md");
+    let text = std::fs::read_to_string(&path).expect("the reference");
+    let (before, rest) = text.split_once(BEGIN).expect("where the table begins");
+    let (table_there, after) = rest.split_once(END).expect("where the table ends");
+    let table = table();
+    if std::env::var_os("PORTCULLIS_UPDATE").is_some() {
+        std::fs::write(&path, [before, BEGIN, &table, END, after].concat()).expect("written");
+    } else {
+        assert!(
+            table == table_there,
+            "config/README.md is not up to date: PORTCULLIS_UPDATE=1 cargo test --test config_fields"
+        );
+    }
+}
+
+fn table() -> String {
+    let mut kinds: BTreeMap<usize, Vec<(String, &'static str)>> = BTreeMap::new();
+    for (kind, parent, fields) in types() {
+        let index = KINDS.iter().position(|(name, ..)| *name == kind).expect("a kind with a document");
+        let rows = fields.into_iter().map(|field| {
+            let path = format!("{parent}{field}");
+            let standing = standing(index, &path);
+            (path, standing)
+        });
+        kinds.entry(index).or_default().extend(rows);
+    }
+    let paths =
+        || kinds.iter().flat_map(|(index, rows)| rows.iter().map(|row| format!("{}.{}", KINDS[*index].0, row.0)));
+    for (field, _) in NOTES {
+        assert!(paths().any(|path| path == *field), "a note on {field}, which does not exist");
+    }
+    let mut table = String::new();
+    for (index, mut rows) in kinds {
+        rows.sort();
+        let _ = write!(table, "\n### {}\n\n| field | | |\n| --- | --- | --- |\n", KINDS[index].0);
+        for (path, standing) in rows {
+            let full = format!("{}.{path}", KINDS[index].0);
+            let note = NOTES.iter().find(|(field, _)| *field == full).map_or("", |(_, note)| note);
+            let _ = writeln!(table, "| `{path}` | {standing} | {note} |");
+        }
+    }
+    table + "\n"
+}
+
+/// Writes the field into the kind's document and reads the findings about it.
+fn standing(kind: usize, path: &str) -> &'static str {
+    let (name, ..) = KINDS[kind];
+    let full = format!("{name}.{path}");
+    if let Some((_, standing)) = ELSEWHERE.iter().find(|(field, _)| *field == full) {
+        return standing;
+    }
+    let prefix = if name == "MeshConfig" { "" } else { "spec." };
+    let field = format!("{prefix}{}", path.replace("[]", "[0]"));
+    let samples = SAMPLES.iter().filter(|(end, _)| full.ends_with(end)).map(|(_, sample)| *sample);
+    let mut last = Vec::new();
+    for sample in samples.chain(GENERIC) {
+        let about: Vec<Finding> = load(kind, path, sample).into_iter().filter(|it| is_about(it, &field)).collect();
+        let is_refused = about.iter().any(|it| it.severity == Severity::Error && it.code == "PC0004");
+        let without_effect = about.iter().any(|it| matches!(it.code, "PC0004" | "PC0005" | "PC0011"));
+        match about.iter().any(|it| it.severity == Severity::Error && it.code != "PC0004") {
+            true => last = about,
+            false if is_refused => return "refused",
+            false if without_effect || SILENT.contains(&full.as_str()) => return "no effect",
+            false => return "yes",
+        }
+    }
+    panic!("no sample suits {full}: {last:#?}");
+}
+
+/// Whether a finding names the field or something within it.
+fn is_about(finding: &Finding, field: &str) -> bool {
+    let rest = finding.field.strip_prefix(field);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+fn load(kind: usize, path: &str, sample: &str) -> Vec<Finding> {
+    let (name, group, spec) = KINDS[kind];
+    let mut spec: Value = serde_yaml::from_str(spec).expect("YAML");
+    if path == "targetRef" {
+        // The deprecated form of targetRefs excludes it.
+        spec.as_mapping_mut().expect("a mapping").remove("targetRefs");
+    }
+    set(&mut spec, path, serde_yaml::from_str(sample).expect("YAML"));
+    let spec = serde_yaml::to_string(&spec).expect("YAML").replace('\n', "\n  ");
+    let document = match group {
+        "" => spec.replace("\n  ", "\n"),
+        group => format!("apiVersion: {group}/v1\nkind: {name}\nmetadata: {{name: it}}\nspec:\n  {spec}\n"),
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file: PathBuf = folder.path().join("it.yaml");
+    std::fs::write(&file, format!("---\n{document}\n{OTHER}")).expect("written");
+    let loaded = Loader::default().load_paths(&[file]);
+    loaded.map_or_else(|findings| findings, |loaded| loaded.findings)
+}
+
+/// Puts a value where `a[].b.c` says, making what is missing on the way.
+fn set(value: &mut Value, path: &str, sample: Value) {
+    let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+    let is_list = key.ends_with("[]");
+    let key = Value::from(key.trim_end_matches("[]"));
+    if !value.is_mapping() {
+        *value = Value::Mapping(serde_yaml::Mapping::new());
+    }
+    let slot = value.as_mapping_mut().expect("a mapping").entry(key).or_insert(Value::Null);
+    let Some(rest) = rest else {
+        *slot = sample;
+        return;
+    };
+    if !is_list {
+        return set(slot, rest, sample);
+    }
+    if !slot.is_sequence() {
+        *slot = Value::Sequence(vec![Value::Null]);
+    }
+    set(&mut slot.as_sequence_mut().expect("a list")[0], rest, sample);
+}
+
+/// The fields of a type, as its derived `Deserialize` announces them, without the aliases in snake_case.
+fn fields<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    // It ends with an error as soon as the names are known.
+    let _ = T::deserialize(Names(&mut names));
+    names.retain(|name| !name.contains('_'));
+    assert!(!names.is_empty(), "no type with fields");
+    names
+}
+
+struct Names<'a>(&'a mut Vec<&'static str>);
+
+impl<'de> Deserializer<'de> for Names<'_> {
+    type Error = de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(de::Error::custom("not a struct"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.extend_from_slice(fields);
+        Err(de::Error::custom("enough"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
