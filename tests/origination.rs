@@ -445,3 +445,19 @@ fn a_slow_request_head_is_read() {
     }
     assert_eq!(client.response().body.len(), 5);
 }
+
+#[test]
+fn a_status_that_the_route_retries_on_is_tried_again_and_the_last_answer_passed_on() {
+    let upstream = Upstream::plain(service::http);
+    let routes =
+        "  - retries: {attempts: 2, retryOn: gateway-error}\n    route:\n    - destination: {host: api.example}\n";
+    let yaml = resources::http_entry("api", "api.example", upstream.port())
+        + &resources::virtual_service("api", "api.example", routes);
+    let gateway = Gateway::builder().host("api.example").resources(yaml).start();
+    assert_eq!(gateway.client().get("api.example", "/status/503").status, 503);
+    assert_eq!(upstream.seen().counts().requests.len(), 3);
+    assert_eq!(gateway.client().get("api.example", "/status/404").status, 404);
+    assert_eq!(upstream.seen().counts().requests.len(), 4);
+    let lines = gateway.log().wait_for_count(2);
+    assert_eq!((lines[0].code, lines[1].code), (503, 404));
+}

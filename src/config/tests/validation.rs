@@ -105,8 +105,6 @@ fn virtual_services_are_refused_in_the_words_of_istio() {
     }
     let legacy = "using legacy gatewayName format";
     assert_said(&gateway("a.b.svc.cluster.local"), Severity::Warning, "PC0004", "spec.gateways[1]", legacy);
-    let retried = routes(&format!("{{{ROUTE}, retries: {{attempts: 1, retryOn: '5xx'}}}}"));
-    assert_said(&retried, Severity::Warning, "PC0004", "spec.http[0].retries.retryOn", "not retried yet");
     let address = service(&format!("{{hosts: [{A}], tls: [{{match: [{{sniHosts: [192.0.2.1]}}], {ROUTE}}}]}}"));
     assert_said(&address, Severity::Warning, "PC0011", "spec.tls[0].match[0].sniHosts[0]", "goes against SNI spec");
 }

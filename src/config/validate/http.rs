@@ -43,9 +43,6 @@ const RETRY_WORDS: [&str; 17] = [
     "",
 ];
 
-/// Those of them that are about the status of an answer.
-const STATUS_WORDS: [&str; 4] = ["5xx", "gateway-error", "retriable-4xx", "envoy-ratelimited"];
-
 pub(super) fn validate(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
     for (index, block) in rule.matches.iter().enumerate() {
         match_block(block, &format!("{field}.match[{index}]"), scope);
@@ -191,11 +188,6 @@ fn timeout_fault(timeout: Option<GoDuration>) -> Option<String> {
 fn retry(retries: &HttpRetry, field: &str, scope: &mut Scope<'_>) {
     for (part, message) in retry_faults(retries) {
         scope.error(format!("{field}{part}"), message);
-    }
-    let mut words = retry_words(retries);
-    if words.any(|word| STATUS_WORDS.contains(&word) || word.parse::<u16>().is_ok()) {
-        let message = "answers of the upstream are not retried yet, whatever their status";
-        scope.warning(code::UNSUPPORTED, format!("{field}.retryOn"), message);
     }
     let warned = [
         ("retryRemoteLocalities", retries.retry_remote_localities.is_some()),
