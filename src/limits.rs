@@ -146,6 +146,13 @@ pub const DNS_LOOKUPS_MAX: usize = 64;
 /// Names that may wait for DNS; beyond it a session is refused.
 pub const DNS_WAITING_MAX: usize = 4096;
 
+/// DNS look-ups that run at once for names of one domain: a quarter, so that name servers that never answer for one
+/// domain leave room for others.
+pub const DNS_LOOKUPS_PER_DOMAIN: usize = DNS_LOOKUPS_MAX / 4;
+
+/// Names of one domain that may wait for DNS. Less than [`RESOLVING_NAMES_MAX`], so that they leave room in a worker, too.
+pub const DNS_WAITING_PER_DOMAIN: usize = 512;
+
 /// Longest wait for one answer of one name server.
 pub const DNS_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -222,5 +229,6 @@ pub const ADMIN_ANSWER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 const _: () = assert!(DNS_LOOKUP_TIMEOUT.as_millis() < RESOLVE_TIMEOUT.as_millis()); // The worker hears the reason.
 const _: () = assert!(DNS_ATTEMPT_TIMEOUT.as_millis() * (DNS_ATTEMPTS as u128 + 1) <= DNS_LOOKUP_TIMEOUT.as_millis());
+const _: () = assert!(DNS_WAITING_PER_DOMAIN < RESOLVING_NAMES_MAX); // A domain cannot fill a worker's table.
 const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
 const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);

@@ -5,6 +5,7 @@
 //! (RFC 8767): the outside world does not move because a resolver is down. An answer that says no is believed.
 
 mod cache;
+mod domains;
 mod lookup;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -18,6 +19,7 @@ use crate::route::host::HostName;
 use crate::worker::inbox::{Answer, Unresolved};
 
 use cache::{Cache, Entry};
+use domains::Domains;
 use lookup::{Client, Outcome};
 
 /// What a worker gets to know about a name.
@@ -43,6 +45,7 @@ pub(super) struct Resolver {
     /// Names among `waiting` whose look-up has not begun.
     queue: VecDeque<HostName>,
     running: usize,
+    domains: Domains,
     /// Counts the changes of `dns:`; an answer from before one is told, but not remembered.
     epoch: u64,
     finished: UnboundedSender<Finished>,
@@ -60,6 +63,7 @@ impl Resolver {
             waiting: HashMap::new(),
             queue: VecDeque::new(),
             running: 0,
+            domains: Domains::default(),
             epoch: 0,
             finished,
             counts: ["success", "absent", "timeout", "error", "stale", "overload"].map(|result| (result, 0)).into(),
@@ -94,7 +98,7 @@ impl Resolver {
             }
             return None;
         }
-        if self.waiting.len() >= DNS_WAITING_MAX {
+        if self.waiting.len() >= DNS_WAITING_MAX || !self.domains.enter(name) {
             self.count("overload");
             return Some(Err(Unresolved { reason: "too many names wait for DNS".to_owned(), valid: DNS_FAILURE_TTL }));
         }
@@ -108,6 +112,7 @@ impl Resolver {
     pub(super) fn finish(&mut self, finished: Finished, now: Instant) -> (HostName, Vec<usize>, Reply) {
         let Finished { name, outcome, epoch } = finished;
         self.running -= 1;
+        self.domains.leave(&name);
         self.start();
         let reply = match outcome {
             Outcome::Found(addresses, valid) => {
@@ -137,11 +142,13 @@ impl Resolver {
         Some(reply(entry, now))
     }
 
-    /// Begins look-ups while there is room.
+    /// Begins look-ups while there is room, in the order of the queue, but for domains that have their share.
     fn start(&mut self) {
         while self.running < DNS_LOOKUPS_MAX {
-            let Some(name) = self.queue.pop_front() else { return };
+            let next = self.queue.iter().position(|name| self.domains.may_start(name));
+            let Some(name) = next.and_then(|next| self.queue.remove(next)) else { return };
             self.running += 1;
+            self.domains.start(&name);
             let look_up = tokio::spawn(self.client.clone().look_up(name.clone()));
             let (finished, epoch) = (self.finished.clone(), self.epoch);
             tokio::spawn(async move {
