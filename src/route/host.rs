@@ -20,9 +20,16 @@ pub const LABEL_BYTES_MAX: usize = 63;
 const NAME_BYTES_INLINE: usize = 48;
 
 /// A DNS host name in lower case, without a trailing dot, that obeys the grammar of [`HostName::parse`].
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName {
     bytes: SmallVec<[u8; NAME_BYTES_INLINE]>,
+}
+
+impl Clone for HostName {
+    /// In one copy; the derived clone would go byte by byte.
+    fn clone(&self) -> Self {
+        Self { bytes: SmallVec::from_slice(&self.bytes) }
+    }
 }
 
 /// Why a name was refused.
@@ -74,7 +81,9 @@ impl HostName {
         if is_numeric(last_label(name)) {
             return Err(NameError::Numeric);
         }
-        Ok(Self { bytes: name.iter().map(u8::to_ascii_lowercase).collect() })
+        let mut bytes = SmallVec::from_slice(name);
+        bytes.make_ascii_lowercase();
+        Ok(Self { bytes })
     }
 
     /// The name, in lower case.

@@ -45,7 +45,8 @@ impl<'a> Facts<'a> {
                 path::normalize(path, normalization).map_err(|_| Failure::RequestMalformed(HeadError::Target))?
             }
         };
-        let authority = authority.iter().map(u8::to_ascii_lowercase).collect();
+        let mut authority = SmallVec::from_slice(authority);
+        authority.make_ascii_lowercase();
         Ok(Self { head, bytes, path, authority, host })
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 
 use crate::failure::Failure;
-use crate::limits::HANDSHAKE_TIMEOUT;
-use crate::net::{sleep, within};
+use crate::limits::{HANDSHAKE_TIMEOUT, TIMEOUT_MAX};
+use crate::net::{Within, sleep, within};
 use crate::route::cluster::{Cluster, TlsProfile};
 use crate::route::decide;
 use crate::route::host::HostName;
@@ -173,11 +173,8 @@ pub(super) struct Deadline(Option<Instant>);
 
 impl Deadline {
     /// Waits for `future` until the deadline. `None`: it has passed.
-    async fn limit<T>(self, future: impl Future<Output = T>) -> Option<T> {
-        match self.0 {
-            None => Some(future.await),
-            Some(deadline) => within(deadline.saturating_duration_since(Instant::now()), future).await,
-        }
+    fn limit<F: Future>(self, future: F) -> Within<F> {
+        within(self.cut(TIMEOUT_MAX).0, future)
     }
 
     /// The earlier of this and `duration` from now.
@@ -287,12 +284,13 @@ async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, Poo
     let candidates =
         candidates.map_err(|(failure, reason)| AttemptError::last(turn.story.transport(failure, &reason)))?;
     let key = |address| PoolKey { pool: cluster.pool, address, server_name: server_name.clone() };
-    if let Some(connection) = context.pool.take(&key(candidates[0]), &context.scratch) {
-        let key = key(connection.address);
-        return Ok((connection, key, true));
+    let first = key(candidates[0]);
+    if let Some(connection) = context.pool.take(&first, &context.scratch) {
+        return Ok((connection, first, true));
     }
     let origination = profile.zip(server_name.as_ref());
-    let connection = open(turn, cluster, &candidates, origination).await?;
+    // Boxed: most requests find an idle connection, and should not carry what it takes to make one.
+    let connection = Box::pin(open(turn, cluster, &candidates, origination)).await?;
     let key = key(connection.address);
     Ok((connection, key, false))
 }
