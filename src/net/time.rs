@@ -7,11 +7,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
+use monoio::net::UnixStream;
 use pin_project_lite::pin_project;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use slab::Slab;
 
 /// How often timers are looked at: no timer fires early, and none more than two of these late on an idle CPU.
@@ -43,13 +49,42 @@ enum SlotState {
     Fired,
 }
 
-/// Runs the timers of this thread; never ends. Nothing times out on a thread that does not run it.
-pub async fn run_timers() {
-    let started = Instant::now();
-    loop {
-        monoio::time::sleep(TICK).await;
-        let ticks = started.elapsed().as_nanos() / TICK.as_nanos();
-        TIMERS.with(|timers| timers.fire(u64::try_from(ticks).unwrap_or(u64::MAX)));
+/// What drives the timers of a worker: a timerfd(2) that is polled like a socket.
+///
+/// A timer of monoio's own would make every park of the worker read the clock and arm a timeout in the kernel, for each
+/// batch of events; this one costs a wake-up per tick and nothing in between.
+#[derive(Debug)]
+pub struct Ticker {
+    timer: OwnedFd,
+    /// The same timer. monoio polls descriptors only as sockets; none of a socket's calls is made on it.
+    polled: UnixStream,
+    started: Instant,
+}
+
+impl Ticker {
+    /// Starts ticking.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let tick = Timespec::try_from(TICK).map_err(io::Error::other)?;
+        let interval = Itimerspec { it_interval: tick, it_value: tick };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &interval)?;
+        let polled = UnixStream::from_std(timer.try_clone()?.into())?;
+        Ok(Self { timer, polled, started: Instant::now() })
+    }
+
+    /// Runs the timers of this thread; never ends. Nothing times out on a thread that does not run it.
+    pub async fn run(self) {
+        loop {
+            // An error of the poll would show at the read.
+            let _ = self.polled.readable(false).await;
+            // Taken off, so that the next poll waits for the next tick. How many were missed the clock says, too.
+            let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+            let ticks = self.started.elapsed().as_nanos() / TICK.as_nanos();
+            TIMERS.with(|timers| timers.fire(u64::try_from(ticks).unwrap_or(u64::MAX)));
+        }
     }
 }
 
@@ -212,9 +247,8 @@ mod tests {
     use super::*;
 
     fn run<T>(test: impl Future<Output = T>) -> T {
-        let mut runtime =
-            monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build().expect("epoll works");
-        match runtime.block_on(either(run_timers(), test)) {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("epoll works");
+        match runtime.block_on(async { either(Ticker::new().expect("a descriptor is free").run(), test).await }) {
             Either::Second(value) => value,
             Either::First(()) => unreachable!("the timers never end"),
         }

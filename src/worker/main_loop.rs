@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use monoio::net::UnixStream;
 
-use crate::net::{Either, Listener, either, run_timers, sleep, within};
+use crate::net::{Either, Listener, Ticker, either, sleep, within};
 use crate::session::Context;
 
 use super::accept::{Outcome, accept, accept_waiting};
@@ -48,7 +48,8 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
     let bell = Bell::new(inbox.doorbell).map_err(|error| format!("the worker's inbox: {error}"))?;
     let master = Master { context: Rc::clone(&context), index, orders: inbox.orders, bell, events };
     master.tell(Event::Ready(index, driver));
-    monoio::spawn(run_timers());
+    let ticker = Ticker::new().map_err(|error| format!("the worker's timer: {error}"))?;
+    monoio::spawn(ticker.run());
     let Either::Second(patience) = either(accept_and_sweep(&context, &bound), master.obey()).await else {
         return Err("the accept tasks ended".to_owned());
     };

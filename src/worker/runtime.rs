@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 
-use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
 use super::DriverChoice;
@@ -44,19 +43,19 @@ pub(super) fn with<F: Future>(choice: DriverChoice, main: impl FnOnce(&'static s
             Err(error) => tracing::warn!("{}; using epoll", refused(&error)),
         }
     }
-    let epoll = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
+    let epoll = RuntimeBuilder::<LegacyDriver>::new().build();
     let mut runtime = epoll.map_err(|error| format!("epoll cannot be set up: {error}"))?;
     Ok(runtime.block_on(main(EPOLL)))
 }
 
-/// Whether flags work shows only when a ring is set up with them.
-fn ring() -> io::Result<(Runtime<TimeDriver<IoUringDriver>>, &'static str)> {
+/// Without monoio's timers, which [`crate::net::Ticker`] replaces. Whether flags work shows only when a ring is set up with them.
+fn ring() -> io::Result<(Runtime<IoUringDriver>, &'static str)> {
     let mut result = Err(io::ErrorKind::Unsupported.into());
     for (name, set_flags) in FLAG_SETS {
         let mut ring = io_uring::IoUring::builder();
         set_flags(&mut ring);
         let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).with_entries(RING_ENTRIES);
-        match builder.enable_timer().build() {
+        match builder.build() {
             Ok(runtime) => return Ok((runtime, name)),
             Err(error) => result = Err(error),
         }
