@@ -71,7 +71,7 @@ pub const HEADERS_MAX: usize = 1000;
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes of a worker's scratch buffer: one read takes at most this much. Bulk transfers wake the worker once per
-/// read, and from 256 KiB on the wake-ups no longer show (perf/RESULTS.md).
+/// read, so a larger buffer means fewer wake-ups per byte.
 pub const SCRATCH_BYTES: usize = 256 * 1024;
 
 /// Size asked for the pipes of the splice path, in bytes. The kernel caps what one user may pin

@@ -18,9 +18,8 @@ type FlagSet = (&'static str, fn(&mut io_uring::Builder));
 
 /// Set-up flags of a ring, best first.
 ///
-/// A default ring interrupts the worker for every completion, which nearly doubles the CPU time of a small message
-/// (design figures in perf/RESULTS.md); `DEFER_TASKRUN` (Linux 6.1) runs completions when the worker asks for them,
-/// `COOP_TASKRUN` (Linux 5.19) at its next system call.
+/// A default ring interrupts the worker for every completion. `DEFER_TASKRUN` (Linux 6.1) runs completions when the
+/// worker asks for them, `COOP_TASKRUN` (Linux 5.19) at its next system call (io_uring_setup(2)).
 const FLAG_SETS: [FlagSet; 3] = [
     ("io_uring (DEFER_TASKRUN)", |ring| {
         ring.setup_single_issuer().setup_defer_taskrun();
