@@ -201,7 +201,9 @@ impl Exchange<'_, '_> {
         // An interim response that went out in part is an answer begun, too.
         match (self.response.is_some() || !self.pending.is_empty(), broken) {
             (true, Broken::Failure(failure)) => Ok(((After::Reset, Some(failure)), None)),
-            (_, broken) => Err(broken),
+            // The rest of it is lost with the attempt; another answer must not follow its torn beginning.
+            (true, Broken::Status) => Ok(((After::Reset, Some(Failure::UpstreamTruncated)), None)),
+            (false, broken) => Err(broken),
         }
     }
 
