@@ -70,7 +70,12 @@ fn writers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("write");
     let mut out = Vec::with_capacity(4096);
     if let Parsed::Complete(head) = parse_request(BROWSER_REQUEST, HEAD) {
-        let edits = RequestEdits { target: "/search?q=egress+gateway&hl=en", host: "www.example.com", upgrade: false };
+        let edits = RequestEdits {
+            target: "/search?q=egress+gateway&hl=en",
+            host: "www.example.com",
+            upgrade: false,
+            via: None,
+        };
         group.bench_function("request_browser", |bencher| {
             bencher.iter(|| {
                 out.clear();

@@ -10,6 +10,10 @@ use crate::wire::http1::HeadError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     // --- Refused by policy --------------------------------------------------------------------
+    /// The hello offers Encrypted ClientHello, which the operator refuses.
+    EchDenied,
+    /// The request has been through this gateway before.
+    Loop,
     /// No resource names the host on this port.
     NotListed,
     /// The client spoke TLS without an SNI.
@@ -81,12 +85,13 @@ impl Failure {
         match self {
             Self::NotListed
             | Self::NoServerName
+            | Self::Loop
             | Self::NotResolved
             | Self::AddressClosed
             | Self::NoHealthyUpstream => "UH",
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
-            Self::AccessDenied(_) | Self::ConnectMethod => "-",
+            Self::AccessDenied(_) | Self::EchDenied | Self::ConnectMethod => "-",
             Self::HelloMalformed(_) | Self::HelloTimeout | Self::RequestMalformed(_) | Self::RequestBodyMalformed => {
                 "DPE"
             }
@@ -117,6 +122,7 @@ impl Failure {
             Self::NoRoute => Some(404),
             Self::AccessDenied(_) => Some(403),
             Self::ConnectMethod => Some(405),
+            Self::Loop => Some(508),
             Self::RequestMalformed(error) => Some(error.status()),
             Self::RequestBodyMalformed => Some(400),
             Self::RequestHeadTimeout | Self::RequestBodyTimeout => Some(408),
@@ -133,6 +139,7 @@ impl Failure {
             Self::RequestDeadline | Self::UpstreamTimeout => Some(504),
             Self::Internal => Some(500),
             Self::NoServerName
+            | Self::EchDenied
             | Self::HelloMalformed(_)
             | Self::HelloTimeout
             | Self::DownstreamClosed
@@ -147,7 +154,7 @@ impl Failure {
     pub fn alert(&self) -> Option<Alert> {
         match self {
             Self::NotListed | Self::NoServerName | Self::NoRoute | Self::NoCluster => Some(Alert::UnrecognizedName),
-            Self::AccessDenied(_) => Some(Alert::AccessDenied),
+            Self::AccessDenied(_) | Self::EchDenied => Some(Alert::AccessDenied),
             Self::HelloMalformed(reject) => reject.alert(),
             Self::NotResolved | Self::AddressClosed | Self::NoHealthyUpstream | Self::Overload | Self::Internal => {
                 Some(Alert::InternalError)
@@ -158,6 +165,7 @@ impl Failure {
             | Self::RequestBodyMalformed
             | Self::RequestBodyTimeout
             | Self::ConnectMethod
+            | Self::Loop
             | Self::DownstreamClosed
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -178,6 +186,8 @@ impl Failure {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotListed => "host_not_listed",
+            Self::EchDenied => "ech_not_allowed",
+            Self::Loop => "loop_detected",
             Self::NoServerName => "no_sni",
             Self::NoRoute => "route_not_found",
             Self::NoCluster => "cluster_not_found",
@@ -232,6 +242,8 @@ impl Failure {
                 | Self::NoServerName
                 | Self::NoRoute
                 | Self::AccessDenied(_)
+                | Self::EchDenied
+                | Self::Loop
                 | Self::AddressClosed
                 | Self::ConnectMethod
         )

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::limits::Limits;
 use crate::route::address::AddressPolicy;
+use crate::route::fields::FieldPolicy;
 use crate::route::path::Normalization;
 use crate::route::table::RouteTable;
 
@@ -31,6 +32,10 @@ pub struct Settings {
     pub addresses: AddressPolicy,
     /// `meshConfig.pathNormalization`.
     pub normalization: Normalization,
+    /// `headers`.
+    pub fields: FieldPolicy,
+    /// `tls.ech`.
+    pub ech: Ech,
     /// Every bound of a session.
     pub limits: Limits,
     /// `meshConfig.connectTimeout`, for destinations that no cluster describes (ALLOW_ANY).
@@ -47,6 +52,19 @@ pub enum Outbound {
     RegistryOnly,
     /// They pass: TLS by its SNI, plain HTTP by its Host, resolved by us, under the address policy.
     AllowAny,
+}
+
+/// What happens to hellos that offer Encrypted ClientHello. Its GREASE form cannot be told from the real one (RFC 9849
+/// section 6.2), so this is about the offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ech {
+    /// They pass.
+    Allow,
+    /// They pass, and the access log says so.
+    #[default]
+    Log,
+    /// They are refused.
+    Deny,
 }
 
 /// The form of the access log.

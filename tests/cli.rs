@@ -109,6 +109,25 @@ fn an_unknown_key_of_the_bootstrap_file_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_setting_that_says_nothing_known_is_an_error_and_never_a_default() {
+    let (yaml, _port) = bootstrap();
+    for (setting, field) in [
+        ("tls: {ech: DENY}", "tls.ech"),
+        ("headers: {forwarded: no}", "headers.forwarded"),
+        ("headers: {mesh: strip}", "headers.mesh"),
+        ("headers: {methodOverride: KEEP}", "headers.methodOverride"),
+        ("headers: {underscores: REJECT}", "headers.underscores"),
+        ("headers: {via: 'a, 1.1 b'}", "headers.via"),
+        ("headers: {x: y}", "headers.x"),
+    ] {
+        let directory = folder(&[("portcullis.yaml", &format!("{yaml}{setting}\n")), ("resources.d/a.yaml", "")]);
+        let output = portcullis(&["check", "--config", &in_folder(&directory, "portcullis.yaml")]);
+        assert_eq!(code(&output), 1, "{setting}");
+        assert!(stdout(&output).contains(field), "{setting}: {}", stdout(&output));
+    }
+}
+
+#[test]
 fn a_missing_resources_folder_is_an_error_that_names_it() {
     let (yaml, _port) = bootstrap();
     let directory = folder(&[("portcullis.yaml", &yaml)]);

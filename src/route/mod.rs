@@ -42,6 +42,7 @@ pub mod address;
 pub mod authorization;
 pub mod cluster;
 pub mod decide;
+pub mod fields;
 pub mod fuzz;
 pub mod host;
 pub mod http;

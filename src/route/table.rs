@@ -45,6 +45,8 @@ pub struct Tables {
     pub authorization: Authorization,
     /// Whether any rule looks at a path, so that escaped slashes in paths must be refused.
     pub path_policy: bool,
+    /// Whether any rule looks at a method, so that no field may ask the upstream for another one.
+    pub method_policy: bool,
 }
 
 /// The DestinationRules of each cluster.

@@ -8,7 +8,7 @@ use crate::net::{Socket, within};
 use crate::relay::{self, End, Transferred};
 use crate::route::decide::{self, Source, TlsVerdict};
 use crate::route::host::HostName;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Ech, Snapshot};
 use crate::telemetry::record::Record;
 use crate::upstream::dial;
 use crate::wire::client_hello::ClientHello;
@@ -24,6 +24,8 @@ struct Story {
     start: SystemTime,
     started: Instant,
     server_name: Option<HostName>,
+    /// Whether the hello offered Encrypted ClientHello.
+    offers_ech: bool,
     cluster: Option<Box<str>>,
     service: Option<Box<str>>,
     upstream: Option<std::net::SocketAddr>,
@@ -35,7 +37,8 @@ struct Story {
 /// Serves a client that opened with a ClientHello, which `bytes` begins with.
 pub(super) async fn serve(context: &Rc<Context>, client: &Client, hello: ClientHello, bytes: Vec<u8>) {
     let mut story = Story::new();
-    story.server_name = hello.server_name;
+    (story.server_name, story.offers_ech) = (hello.server_name, hello.encrypted);
+    context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
     let result = run(context, client, bytes, &mut story).await;
     client.set_upstream(None);
     let alerted = result.as_ref().err().is_some_and(|failure| alert(client, failure, &story));
@@ -99,7 +102,11 @@ async fn connect(
     let name = story.server_name.clone().ok_or(Failure::NoServerName)?;
     let anywhere;
     let source = Source { address: client.peer.ip(), port: client.service_port };
-    let cluster = match decide::tls(snapshot, source, &name)? {
+    let verdict = decide::tls(snapshot, source, &name)?;
+    if story.offers_ech && snapshot.settings.ech == Ech::Deny {
+        return Err(Failure::EchDenied);
+    }
+    let cluster = match verdict {
         TlsVerdict::Forward(_, route) => decide::cluster(snapshot, route.pick(context.balancer.random()))?,
         TlsVerdict::Anywhere => {
             anywhere = decide::passthrough_cluster(client.service_port, snapshot);
@@ -138,6 +145,7 @@ impl Story {
             start: SystemTime::now(),
             started: Instant::now(),
             server_name: None,
+            offers_ech: false,
             cluster: None,
             service: None,
             upstream: None,
@@ -152,6 +160,12 @@ impl Story {
         failure
     }
 
+    /// What the log says of a session that no failure ended.
+    fn note(&self, context: &Context) -> Option<&'static str> {
+        let noted = self.offers_ech && context.snapshot().settings.ech == Ech::Log;
+        noted.then_some("ech_offered")
+    }
+
     fn tell(&self, context: &Rc<Context>, client: &Client, failure: Option<Failure>) {
         // A tunnel that was cut off looks finished: both sides have ended.
         let cut_off = context.drain_expired.get();
@@ -163,7 +177,7 @@ impl Story {
             duration: self.started.elapsed(),
             http: None,
             flags: failure.as_ref().map_or("-", Failure::flag),
-            termination: failure.as_ref().map(Failure::reason),
+            termination: failure.as_ref().map(Failure::reason).or(self.note(context)),
             transport_failure: self.transport_failure.as_deref(),
             bytes_received: self.transferred.upstream.get(),
             bytes_sent: self.transferred.downstream.get(),

@@ -57,6 +57,8 @@ pub struct Counters {
     pub handshakes_resumed: u64,
     /// See [`Self::handshakes_full`].
     pub handshakes_failed: u64,
+    /// Hellos that offered Encrypted ClientHello.
+    pub ech_hellos: u64,
     /// Access-log lines dropped because the writer's queue was full.
     pub access_log_dropped: u64,
     /// HTTP requests by label set.
@@ -197,6 +199,7 @@ impl Counters {
         self.handshakes_full += other.handshakes_full;
         self.handshakes_resumed += other.handshakes_resumed;
         self.handshakes_failed += other.handshakes_failed;
+        self.ech_hellos += other.ech_hellos;
         self.access_log_dropped += other.access_log_dropped;
         for (labels, theirs) in &other.requests {
             update(&mut self.requests, labels.view(), |row| row.merge(theirs));

@@ -142,6 +142,8 @@ fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
         .sample(&[], total.sessions_refused as f64);
     out.metric("portcullis_sessions_panicked_total", Kind::Counter, "Sessions that a bug ended.")
         .sample(&[], total.sessions_panicked as f64);
+    out.metric("portcullis_ech_hellos_total", Kind::Counter, "Hellos that offered Encrypted ClientHello, or GREASE.")
+        .sample(&[], total.ech_hellos as f64);
     let mut denied = out.metric("portcullis_denied_total", Kind::Counter, "Refusals by policy.");
     let mut rows: Vec<_> = total.denied.iter().collect();
     rows.sort_unstable();
@@ -206,6 +208,7 @@ mod tests {
             "portcullis_config_last_reload_timestamp_seconds gauge",
             "portcullis_reloads_total counter",
             "portcullis_denied_total counter",
+            "portcullis_ech_hellos_total counter",
             "portcullis_sessions_active gauge",
             "portcullis_upstream_connections gauge",
             "portcullis_upstream_tls_handshakes_total counter",

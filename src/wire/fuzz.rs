@@ -116,7 +116,7 @@ fn assert_request_survives(head: &RequestHead, bytes: &[u8]) {
     let target = if head.has_query { format!("{path}?{query}") } else { path.to_owned() };
     let host = head.authority.text(bytes);
     let mut out = Vec::new();
-    write_request(head, bytes, &RequestEdits { target: &target, host, upgrade: true }, &mut out);
+    write_request(head, bytes, &RequestEdits { target: &target, host, upgrade: true, via: None }, &mut out);
     let Parsed::Complete(again) = parse_request(&out, HEAD_TWICE) else {
         panic!("what was written is not legal: {:?}", String::from_utf8_lossy(&out));
     };

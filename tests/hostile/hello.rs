@@ -7,10 +7,12 @@ use crate::support::client;
 use crate::support::gateway::Gateway;
 use crate::support::pattern;
 use crate::support::resources;
+use crate::support::service;
 
 /// Fatal alerts (RFC 8446 section 6.2).
 pub(crate) const UNEXPECTED_MESSAGE: Option<[u8; 2]> = Some([2, 10]);
 pub(crate) const ILLEGAL_PARAMETER: Option<[u8; 2]> = Some([2, 47]);
+pub(crate) const ACCESS_DENIED: Option<[u8; 2]> = Some([2, 49]);
 pub(crate) const DECODE_ERROR: Option<[u8; 2]> = Some([2, 50]);
 pub(crate) const PROTOCOL_VERSION: Option<[u8; 2]> = Some([2, 70]);
 pub(crate) const UNRECOGNIZED_NAME: Option<[u8; 2]> = Some([2, 112]);
@@ -217,6 +219,39 @@ fn grease_and_encrypted_hellos_pass_by_their_outer_name_only() {
     let nameless = grease(Hello::bare()).bytes();
     assert_refused(&scene, "no outer name", &nameless, UNRECOGNIZED_NAME, "no_sni");
     assert_passes(&scene, "a listed outer name", &grease(Hello::named(HOST.as_bytes())).bytes());
+}
+
+/// A hello of a listed name that offers Encrypted ClientHello, or pretends to (RFC 9849 section 6.2).
+fn offering_ech() -> Vec<u8> {
+    Hello::named(HOST.as_bytes()).with(ENCRYPTED_CLIENT_HELLO, &[0; 200]).bytes()
+}
+
+#[test]
+fn an_encrypted_hello_is_noted_unless_the_operator_does_not_want_to_know() {
+    for (setting, noted) in [("", "ech_offered"), ("  ech: log\n", "ech_offered"), ("  ech: allow\n", "-")] {
+        let scene = Scene::with(Gateway::builder().tls_setting(setting), service::record);
+        assert_passes(&scene, setting, &offering_ech());
+        let line = scene.gateway.log().first();
+        assert_eq!((line.flags.as_str(), line.termination.as_str()), ("-", noted), "{setting}");
+        assert_eq!(scene.gateway.metric("portcullis_ech_hellos_total"), Some(1.0), "{setting}");
+        assert_passes(&scene, "a hello without the offer", &Hello::named(HOST.as_bytes()).bytes());
+        assert_eq!(scene.gateway.log().wait_for_count(2)[1].termination, "-");
+    }
+}
+
+#[test]
+fn an_encrypted_hello_is_refused_where_the_operator_says_so() {
+    for mode in ["", "  outboundTrafficPolicy: {mode: ALLOW_ANY}\n"] {
+        let scene = Scene::with(Gateway::builder().tls_setting("  ech: deny\n").mesh(mode), service::record);
+        let answer = answer_to_tls(&scene.gateway, &offering_ech());
+        assert_eq!(alert(&answer), ACCESS_DENIED, "{answer:?}");
+        let line = scene.next_line("an encrypted hello");
+        assert_eq!((line.termination.as_str(), line.server_name.as_str()), ("ech_not_allowed", HOST));
+        assert_eq!(scene.connections(), 0);
+        let counted = "portcullis_denied_total{reason=\"ech_not_allowed\",rule=\"\"}";
+        assert_eq!(scene.gateway.metric(counted), Some(1.0));
+        assert_passes(&scene, "a hello without the offer", &Hello::named(HOST.as_bytes()).bytes());
+    }
 }
 
 #[test]

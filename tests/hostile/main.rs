@@ -7,6 +7,7 @@ mod support;
 mod certificates;
 mod dns;
 mod exhaustion;
+mod fields;
 mod floods;
 mod hello;
 mod names;

@@ -28,6 +28,7 @@ pub(crate) struct Builder {
     workers: usize,
     mesh: String,
     dns: String,
+    tls: String,
     settings: String,
     descriptors: Option<u32>,
 }
@@ -80,6 +81,12 @@ impl Builder {
     /// Adds lines to `dns`, indented by two.
     pub(crate) fn dns(mut self, lines: &str) -> Self {
         self.dns.push_str(lines);
+        self
+    }
+
+    /// Adds lines to `tls`, indented by two.
+    pub(crate) fn tls_setting(mut self, lines: &str) -> Self {
+        self.tls.push_str(lines);
         self
     }
 
@@ -141,13 +148,14 @@ meshConfig:
 {mesh}dns:
 {hosts}{dns}tls:
   caCertificates: roots.pem
-admin: {{bind: {admin}}}
+{tls_settings}admin: {{bind: {admin}}}
 {settings}",
             workers = self.workers,
             tls = ports.tls.address,
             http = ports.http.address,
             admin = ports.admin.address,
             mesh = self.mesh,
+            tls_settings = self.tls,
             settings = self.settings,
         )
     }
@@ -164,6 +172,7 @@ impl Gateway {
             workers: 1,
             mesh: String::new(),
             dns: String::new(),
+            tls: String::new(),
             settings: String::new(),
             descriptors: None,
         }

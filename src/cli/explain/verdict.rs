@@ -112,6 +112,9 @@ impl Explainer<'_> {
             let session = |objects| decide::http_session(self.source(port), name, &facts, objects);
             self.add_objects(objects, session, &mut answer);
         }
+        if let Err(failure) = self.snapshot.settings.fields.judge(&head, bytes) {
+            return self.refuse_http(&failure, name, answer);
+        }
         match decide::http(self.snapshot, self.source(port), name, &facts) {
             Ok(HttpVerdict::Forward(_, matched, forward)) => self.forward_http(&facts, matched, forward, answer),
             Ok(HttpVerdict::Respond(_, matched, response)) => {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{ADMIN_BIND, AdminBind, Bootstrap, DRAIN_TIMEOUT, Dns, Scope, Tls, file, limits};
+use super::{ADMIN_BIND, AdminBind, Bootstrap, DRAIN_TIMEOUT, Dns, Scope, Tls, file, headers, limits};
 use crate::config::istio::scalar::parse_duration;
 use crate::config::{local, mesh};
 use crate::limits::TIMEOUT_MAX;
 use crate::route::address::AddressPolicy;
 use crate::route::host::HostName;
-use crate::snapshot::Settings;
+use crate::snapshot::{Ech, Settings};
 use crate::worker::{DriverChoice, ListenerSpec};
 
 /// Most workers: more threads than any machine this runs on has CPUs.
@@ -28,6 +28,8 @@ pub(super) fn check(file: file::File, folder: &Path, scope: &mut Scope<'_>) -> (
     // What MeshConfig says is settled when the resources are known, which may hold some too.
     let settings = Settings {
         addresses: addresses(file.address_policy.unwrap_or_default(), &listeners, &admin, scope),
+        fields: headers::check(&file.headers.unwrap_or_default(), scope),
+        ech: ech(file.tls.as_ref().and_then(|tls| tls.ech.as_deref()), scope),
         limits: limits::check(&file.limits.unwrap_or_default(), scope),
         ..Settings::default()
     };
@@ -64,7 +66,13 @@ fn driver(driver: Option<&str>, scope: &mut Scope<'_>) -> DriverChoice {
 }
 
 /// One of the words, or the default where there is none.
-fn choice<T: Copy>(word: Option<&str>, field: &str, choices: &[(&str, T)], default: T, scope: &mut Scope<'_>) -> T {
+pub(super) fn choice<T: Copy>(
+    word: Option<&str>,
+    field: &str,
+    choices: &[(&str, T)],
+    default: T,
+    scope: &mut Scope<'_>,
+) -> T {
     let Some(word) = word else { return default };
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
         return *value;
@@ -232,6 +240,11 @@ fn dns_host(name: &str, texts: &[String], scope: &mut Scope<'_>) -> Option<(Host
             None
         }
     }
+}
+
+fn ech(word: Option<&str>, scope: &mut Scope<'_>) -> Ech {
+    let choices = [("allow", Ech::Allow), ("log", Ech::Log), ("deny", Ech::Deny)];
+    choice(word, "tls.ech", &choices, Ech::default(), scope)
 }
 
 fn tls(tls: file::Tls, folder: &Path, scope: &mut Scope<'_>) -> Tls {

@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) mesh_config: Option<MeshConfig>,
     pub(super) dns: Option<Dns>,
     pub(super) tls: Option<Tls>,
+    pub(super) headers: Option<Headers>,
     pub(super) address_policy: Option<AddressPolicy>,
     pub(super) admin: Option<Admin>,
     pub(super) limits: Option<BTreeMap<String, Value>>,
@@ -51,6 +52,18 @@ pub(super) struct Tls {
     pub(super) ca_certificates: Option<String>,
     pub(super) server_name_verification: Option<String>,
     pub(super) credentials: Option<PathBuf>,
+    pub(super) ech: Option<String>,
+}
+
+/// `headers:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Headers {
+    pub(super) forwarded: Option<String>,
+    pub(super) mesh: Option<String>,
+    pub(super) method_override: Option<String>,
+    pub(super) underscores: Option<String>,
+    pub(super) via: Option<String>,
 }
 
 /// `addressPolicy:`.

@@ -2,6 +2,7 @@
 
 mod check;
 mod file;
+mod headers;
 mod limits;
 
 use std::net::SocketAddr;

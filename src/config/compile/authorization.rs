@@ -11,10 +11,17 @@ use crate::config::validate::authorization_policy::{parse_key, parse_range, temp
 use crate::route::authorization::{Authorization, Condition, ConditionKey, Glob, Operation, Policy, Rule, Source};
 use crate::route::http::TextMatch;
 
-/// Compiles the policies; the second value says whether any of them looks at paths.
-pub(super) fn compile(objects: &[Object<AuthorizationPolicy>]) -> (Authorization, bool) {
+/// What policies look at beyond host and source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Judged {
+    pub(super) paths: bool,
+    pub(super) methods: bool,
+}
+
+/// Compiles the policies; the second value says what any of them looks at.
+pub(super) fn compile(objects: &[Object<AuthorizationPolicy>]) -> (Authorization, Judged) {
     let mut authorization = Authorization::default();
-    let mut judges_paths = false;
+    let mut judged = Judged::default();
     for object in objects {
         let list = match object.spec.action.unwrap_or_default() {
             Action::Deny => &mut authorization.deny,
@@ -22,11 +29,13 @@ pub(super) fn compile(objects: &[Object<AuthorizationPolicy>]) -> (Authorization
             // AUDIT blocks nothing, CUSTOM has been refused.
             Action::Audit | Action::Custom => continue,
         };
-        let operations = object.spec.rules.iter().flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref());
-        judges_paths |= operations.into_iter().any(|to| !to.paths.is_empty() || !to.not_paths.is_empty());
+        for to in object.spec.rules.iter().flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref()) {
+            judged.paths |= !to.paths.is_empty() || !to.not_paths.is_empty();
+            judged.methods |= !to.methods.is_empty() || !to.not_methods.is_empty();
+        }
         list.push(policy(object));
     }
-    (authorization, judges_paths)
+    (authorization, judged)
 }
 
 fn policy(object: &Object<AuthorizationPolicy>) -> Policy {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::istio::virtual_service::{HttpRetry, HttpRule, VirtualService};
+use crate::config::istio::virtual_service::{HttpMatchRequest, HttpRetry, HttpRule, VirtualService};
 use crate::config::istio::{Object, Objects};
 use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
 use crate::route::cluster::{Destination, Weighted};
@@ -179,6 +179,14 @@ fn retry_on(words: &str, policy: RetryPolicy) -> RetryPolicy {
 
 /// Whether any rule in force looks at paths.
 pub(super) fn routes_by_path(objects: &Objects) -> bool {
-    let rules = objects.virtual_services.iter().flat_map(|object| &object.spec.http);
-    rules.flat_map(|rule| &rule.matches).any(|block| block.uri.is_some())
+    blocks(objects).any(|block| block.uri.is_some())
+}
+
+/// Whether any route looks at the method.
+pub(super) fn routes_by_method(objects: &Objects) -> bool {
+    blocks(objects).any(|block| block.method.is_some())
+}
+
+fn blocks(objects: &Objects) -> impl Iterator<Item = &HttpMatchRequest> {
+    objects.virtual_services.iter().flat_map(|object| &object.spec.http).flat_map(|rule| &rule.matches)
 }

@@ -49,10 +49,11 @@ pub(super) fn compile<'a>(
     };
     compiler.http();
     compiler.tls();
-    let (authorization, judges_paths) = authorization::compile(&objects.authorization_policies);
+    let (authorization, judged) = authorization::compile(&objects.authorization_policies);
     let (clusters, cluster_rules) = compiler.clusters.into_lists();
     let tables = Tables {
-        path_policy: judges_paths || http::routes_by_path(objects),
+        path_policy: judged.paths || http::routes_by_path(objects),
+        method_policy: judged.methods || http::routes_by_method(objects),
         virtual_hosts: compiler.virtual_hosts,
         tls_hosts: compiler.tls_hosts,
         clusters,

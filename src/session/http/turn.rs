@@ -51,6 +51,8 @@ impl<'a> Turn<'a> {
 
     /// Takes the request to its end and drops its bytes.
     pub(super) async fn take(mut self) -> After {
+        let (settings, tables) = (&self.snapshot.settings, &self.snapshot.routes.tables);
+        settings.fields.withhold(&mut self.head, self.inbound.bytes(), tables.method_policy);
         let result = match self.decide() {
             Ok(Next::Forward(plan)) => forward::forward(&mut self, plan).await,
             Ok(Next::Respond(response)) => Ok((self.respond(response.status, &response.body).await, None)),
@@ -69,6 +71,7 @@ impl<'a> Turn<'a> {
         let snapshot = self.snapshot;
         let facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
         self.story.host.clone_from(&facts.host);
+        snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
         let source = Source { address: self.client.peer.ip(), port: self.client.service_port };
         match decide::http(snapshot, source, facts.host.as_ref(), &facts)? {
             HttpVerdict::Forward(host, matched, route) => {

@@ -5,6 +5,7 @@
 
 use smallvec::SmallVec;
 
+use super::claims::Claims;
 use super::grammar::list;
 use super::head::{Field, Head, HeadError, Span, Version};
 
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     pub(super) expects_continue: bool,
     /// The Upgrade field, if there is exactly one and it is not empty.
     pub(super) upgrade: Option<Span>,
+    /// What the other fields claim.
+    pub(super) claims: Claims,
     close: bool,
     keep_alive: bool,
     connection_upgrade: bool,
@@ -119,7 +122,8 @@ pub(super) fn gather(headers: &[httparse::Header<'_>], bytes: &[u8], len: usize)
                 facts.upgrade = Some(value).filter(|_| upgrades == 1);
             }
             Known::Expect => facts.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue"),
-            Known::Hop | Known::Other => {}
+            Known::Other => facts.claims = facts.claims.with(Claims::of(header.name.as_bytes())),
+            Known::Hop => {}
         }
         let hop = !matches!(known, Known::Other | Known::Expect);
         head.fields.push(Field { name: span(bytes, header.name.as_bytes()), value, hop });

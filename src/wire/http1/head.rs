@@ -100,6 +100,9 @@ pub enum HeadError {
     /// A transfer coding other than exactly `chunked`, or one in HTTP/1.0.
     #[error("the transfer coding is not spoken here")]
     TransferEncoding,
+    /// A field name with `_`, where the operator has them refused.
+    #[error("a field name holds an underscore")]
+    Underscore,
 }
 
 impl<T> From<Result<T, HeadError>> for Parsed<T> {
@@ -132,7 +135,8 @@ impl HeadError {
             | Self::Target
             | Self::ContentLength
             | Self::AmbiguousLength
-            | Self::TransferEncoding => 400,
+            | Self::TransferEncoding
+            | Self::Underscore => 400,
         }
     }
 
@@ -151,6 +155,7 @@ impl HeadError {
             Self::ContentLength => "invalid_content_length",
             Self::AmbiguousLength => "content_length_with_transfer_encoding",
             Self::TransferEncoding => "invalid_transfer_encoding",
+            Self::Underscore => "header_name_with_underscore",
         }
     }
 }

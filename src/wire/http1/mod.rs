@@ -5,6 +5,7 @@
 
 mod body;
 mod chunked;
+mod claims;
 mod fields;
 mod grammar;
 mod head;
@@ -20,6 +21,7 @@ mod write;
 mod tests;
 
 pub use body::{BodyError, BodyLimits, BodyReader, Step};
+pub use claims::{Claims, via_names};
 pub use head::{Field, Head, HeadError, HeadLimits, Parsed, Span, Version};
 pub use local::write_local_response;
 pub use request::{RequestHead, TargetForm, parse_request};

@@ -3,6 +3,7 @@
 use httparse::Status;
 
 use super::BodyLength;
+use super::claims::{self, Claims};
 use super::fields::{self, Facts};
 use super::grammar::is_token_byte;
 use super::head::{Head, HeadError, HeadLimits, Parsed, Span, Version};
@@ -37,6 +38,8 @@ pub struct RequestHead {
     /// The value of Upgrade, if Connection names it too. None in HTTP/1.0, with a body (which would have to be read
     /// before the connection changes hands), with several Upgrade fields, or for `h2c`.
     pub upgrade: Option<Span>,
+    /// What the client claims about its request's way and method.
+    pub claims: Claims,
 }
 
 /// The form of a request target (RFC 9112 section 3.2).
@@ -50,6 +53,44 @@ pub enum TargetForm {
     Authority,
     /// `*`, OPTIONS only.
     Asterisk,
+}
+
+impl RequestHead {
+    /// Keeps the fields of these kinds from the next hop.
+    pub fn withhold(&mut self, bytes: &[u8], kinds: Claims) {
+        if self.claims.any(kinds) {
+            for field in &mut self.head.fields {
+                field.hop |= Claims::of(field.name.of(bytes)).any(kinds);
+            }
+        }
+    }
+
+    /// Keeps the fields with `_` in their names from the next hop.
+    pub fn withhold_underscores(&mut self, bytes: &[u8]) {
+        for field in &mut self.head.fields {
+            field.hop |= has_underscore(field.name.of(bytes));
+        }
+    }
+
+    /// Whether a field has `_` in its name, which some upstreams take for `-`.
+    #[must_use]
+    pub fn has_underscores(&self, bytes: &[u8]) -> bool {
+        self.head.fields.iter().any(|field| has_underscore(field.name.of(bytes)))
+    }
+
+    /// Whether the request has been through the gateway of this pseudonym (RFC 9110 section 7.6.3).
+    #[must_use]
+    pub fn came_through(&self, bytes: &[u8], pseudonym: &str) -> bool {
+        let mut fields = self.head.fields.iter();
+        self.claims.any(Claims::VIA)
+            && fields.any(|field| {
+                Claims::of(field.name.of(bytes)) == Claims::VIA && claims::via_names(field.value.of(bytes), pseudonym)
+            })
+    }
+}
+
+fn has_underscore(name: &[u8]) -> bool {
+    memchr::memchr(b'_', name).is_some()
 }
 
 /// Longest method. The longest registered one has 17 bytes; the bound lets what is no HTTP be refused before its
@@ -125,6 +166,7 @@ fn judge(request: &httparse::Request<'_, '_>, bytes: &[u8]) -> Result<RequestHea
         keep_alive: facts.keep_alive(version),
         expects_continue: facts.expects_continue && has_body && version == Version::Http11,
         upgrade: facts.upgrade(bytes, version).filter(|_| !has_body),
+        claims: facts.claims,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Heads and chunks as the gateway sends them.
 
-use super::head::Head;
+use super::head::{Head, Version};
 use super::response::{SWITCHING_PROTOCOLS, is_bodiless};
 use super::{BodyLength, RequestHead, ResponseHead};
 
@@ -16,6 +16,8 @@ pub struct RequestEdits<'a> {
     pub host: &'a str,
     /// Whether `Upgrade` is forwarded: the route allows it and the request asks for it.
     pub upgrade: bool,
+    /// The name to add to Via; `None`: Via is left alone.
+    pub via: Option<&'a str>,
 }
 
 /// What changes in a forwarded response head.
@@ -32,13 +34,17 @@ pub struct ResponseEdits {
 pub fn write_request(head: &RequestHead, bytes: &[u8], edits: &RequestEdits<'_>, out: &mut Vec<u8>) {
     debug_assert!(edits.target.bytes().all(|byte| byte.is_ascii_graphic()), "a target would break the line");
     debug_assert!(edits.host.bytes().all(|byte| byte.is_ascii_graphic()), "a Host would break the line");
-    out.reserve(head.head.len as usize + edits.target.len() + edits.host.len() + HEAD_SLACK);
+    let via = edits.via.map_or(0, str::len);
+    out.reserve(head.head.len as usize + edits.target.len() + edits.host.len() + via + HEAD_SLACK);
     out.extend_from_slice(head.method.of(bytes));
     out.push(b' ');
     out.extend_from_slice(edits.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_field(b"Host", edits.host.as_bytes(), out);
     write_end_to_end(&head.head, bytes, out);
+    if let Some(pseudonym) = edits.via {
+        write_via(head.version, pseudonym, out);
+    }
     write_framing(head.body, out);
     if let Some(upgrade) = head.upgrade.filter(|_| edits.upgrade) {
         write_upgrade(upgrade.of(bytes), out);
@@ -129,6 +135,16 @@ fn write_connection(keep_alive: bool, http10: bool, out: &mut Vec<u8>) {
 fn write_upgrade(protocols: &[u8], out: &mut Vec<u8>) {
     write_field(b"Connection", b"upgrade", out);
     write_field(b"Upgrade", protocols, out);
+}
+
+/// Behind the client's own, in the version that the request came in (RFC 9110 section 7.6.3).
+fn write_via(version: Version, pseudonym: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(match version {
+        Version::Http10 => b"Via: 1.0 ",
+        Version::Http11 => b"Via: 1.1 ",
+    });
+    out.extend_from_slice(pseudonym.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_end_to_end(head: &Head, bytes: &[u8], out: &mut Vec<u8>) {

@@ -21,7 +21,8 @@ impl Exchange<'_, '_> {
         plain.clear();
         let bytes = self.turn.inbound.bytes();
         let host = plan.host.unwrap_or_else(|| self.turn.head.authority.text(bytes));
-        let edits = RequestEdits { target: plan.target.text(bytes), host, upgrade: false };
+        let via = self.turn.snapshot.settings.fields.via.as_deref();
+        let edits = RequestEdits { target: plan.target.text(bytes), host, upgrade: false, via };
         write_request(&self.turn.head, bytes, &edits, &mut plain);
         let taken = upload(&mut self.upload, self.turn.head.body, self.turn.inbound.untaken(), &mut plain)?;
         self.turn.inbound.take(taken.consumed);

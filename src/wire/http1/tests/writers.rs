@@ -2,7 +2,7 @@
 
 use super::*;
 
-const EDITS: RequestEdits<'_> = RequestEdits { target: "/t?q", host: "up.example", upgrade: false };
+const EDITS: RequestEdits<'_> = RequestEdits { target: "/t?q", host: "up.example", upgrade: false, via: None };
 const KEPT: ResponseEdits = ResponseEdits { keep_alive: true, http10: false };
 
 fn forwarded(bytes: &str, edits: RequestEdits<'_>) -> String {
