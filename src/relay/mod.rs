@@ -86,7 +86,7 @@ pub async fn relay(
 
 /// Returns when `active` has not been set for `idle`. Looking four times per period costs nothing per byte, where a
 /// timer reset by every read would.
-async fn quiet(active: &Cell<bool>, idle: Duration) {
+pub async fn quiet(active: &Cell<bool>, idle: Duration) {
     const LOOKS: u32 = 4;
     let mut quiet_looks = 0;
     while quiet_looks < LOOKS {

@@ -156,6 +156,17 @@ impl Connection {
         reusable
     }
 
+    /// Says that nothing more will be sent; what the socket does not take is kept. The peer sees the end of the
+    /// connection itself once [`Socket::shutdown_write`] follows.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`].
+    pub fn finish_sending(&mut self) -> Result<(), ConnectionError> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        tls.seal_end(&mut self.pending);
+        self.flush()
+    }
+
     /// Says goodbye as TLS wants it (RFC 8446 section 6.1); the socket is closed on drop.
     pub fn close(mut self) {
         if self.is_blocked() {

@@ -134,6 +134,11 @@ impl Http {
         self.reader.stream()
     }
 
+    /// The socket, and what was read of it and not taken.
+    pub(crate) fn into_rest(self) -> (TcpStream, Vec<u8>) {
+        self.reader.into_rest()
+    }
+
     /// Sends a GET and takes its answer.
     #[track_caller]
     pub(crate) fn get(&mut self, host: &str, path: &str) -> Response {

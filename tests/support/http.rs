@@ -33,6 +33,11 @@ impl<S: Read> Reader<S> {
         &mut self.stream
     }
 
+    /// The stream, and what was read of it and not taken.
+    pub(crate) fn into_rest(self) -> (S, Vec<u8>) {
+        (self.stream, self.buffer)
+    }
+
     /// A head with its empty line; `None` when the connection ends before the first byte.
     ///
     /// # Errors

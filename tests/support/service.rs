@@ -69,6 +69,7 @@ fn check_rest(stream: &mut Stream) -> io::Result<String> {
 /// | `/verdict` | how the pattern arrived in the request's body |
 /// | `/status/S` | that status; 204 and 304 without a body |
 /// | `/hop` | fields that concern only one hop |
+/// | `/switch/HOW` | to a request for an upgrade: a 101, and what [`switch`] does then |
 /// | `/bye` | as others, but with `Connection: close` |
 /// | others | the request's head, and its body |
 pub(crate) fn http(stream: &mut Stream, seen: &Seen) -> io::Result<()> {
@@ -76,6 +77,9 @@ pub(crate) fn http(stream: &mut Stream, seen: &Seen) -> io::Result<()> {
     while let Some(head) = reader.head()? {
         seen.update(|counts| counts.requests.push(head.clone()));
         let request = Request::parse(head);
+        if let Some(how) = request.path.strip_prefix("/switch/").filter(|_| request.asks_for_upgrade()) {
+            return switch(reader, how, seen);
+        }
         if request.expects_continue() {
             reader.stream().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             reader.stream().flush()?;
@@ -88,6 +92,31 @@ pub(crate) fn http(stream: &mut Stream, seen: &Seen) -> io::Result<()> {
         }
     }
     reader.stream().finish()
+}
+
+/// Switches protocols and speaks the other one: `echo`; `early`, which greets in the same write; `gate`, which agrees
+/// only when the gate opens; `send`, 100 KiB of the pattern and then an echo; `verdict`; `crash`; `other`, another
+/// protocol than the one asked for.
+fn switch(reader: Reader<&mut Stream>, how: &str, seen: &Seen) -> io::Result<()> {
+    const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (stream, early) = reader.into_rest();
+    if how == "gate" {
+        seen.wait_at_gate();
+    }
+    match how {
+        "early" => stream.write_all(format!("{AGREED}welcome").as_bytes())?,
+        "other" => stream.write_all(AGREED.replace("websocket", "chess").as_bytes())?,
+        _ => stream.write_all(AGREED.as_bytes())?,
+    }
+    stream.flush()?;
+    match how {
+        "verdict" => return verdict(stream, seen),
+        "crash" => return stream.truncate(),
+        "send" => pattern::write(stream, 100 * 1024)?,
+        _ => stream.write_all(&early)?,
+    }
+    stream.flush()?;
+    echo(stream, seen)
 }
 
 struct Request {
@@ -115,6 +144,10 @@ impl Request {
         let method = words.next().unwrap_or_default().to_owned();
         let path = words.next().unwrap_or_default().to_owned();
         Self { head, method, path }
+    }
+
+    fn asks_for_upgrade(&self) -> bool {
+        header_lists(&self.head, "connection", "upgrade") && header(&self.head, "upgrade").is_some()
     }
 
     fn expects_continue(&self) -> bool {

@@ -58,6 +58,13 @@ impl Inbound {
         self.taken += count;
     }
 
+    /// Takes out what is behind the head: the other protocol's, after an upgrade.
+    pub(super) fn split_behind(&mut self) -> Vec<u8> {
+        let behind = self.bytes.split_off((self.start + self.head_len).min(self.bytes.len()));
+        self.bytes.shrink_to_fit();
+        behind
+    }
+
     /// Notes that body has come from the socket past this buffer, and keeps what a read brought beyond the body.
     pub(super) fn streamed(&mut self, behind: &[u8]) {
         self.streamed = true;

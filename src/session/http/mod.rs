@@ -9,6 +9,7 @@ mod forward;
 mod head;
 mod story;
 mod turn;
+mod upgrade;
 
 use std::rc::Rc;
 
@@ -19,12 +20,13 @@ use super::{Client, Context};
 
 use head::Inbound;
 use turn::Turn;
+use upgrade::Upgraded;
 
 /// Requests that are already there are answered this many at a time before others get their turn.
 const TURNS_IN_A_ROW_MAX: u32 = 8;
 
 /// Whether the client's connection can take another request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum After {
     /// It can.
     Keep,
@@ -32,6 +34,8 @@ enum After {
     Close,
     /// It ends with a reset: the answer was cut off, and must not look complete.
     Reset,
+    /// It never will: client and upstream have agreed on another protocol.
+    Upgrade(Box<Upgraded>),
 }
 
 /// Serves a client whose first bytes are `bytes`, until it or we close.
@@ -48,9 +52,14 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>
         let snapshot = context.snapshot();
         // Boxed: while the connection waits for a request it must cost no more than the wait.
         let turn = Turn::new(context, client, &snapshot, &mut inbound, head);
-        let after = Box::pin(turn.take()).await;
-        if after != After::Keep || context.draining.get() {
-            break if after == After::Keep { After::Close } else { after };
+        match Box::pin(turn.take()).await {
+            After::Keep if context.draining.get() => break After::Close,
+            After::Keep => {}
+            After::Upgrade(upgraded) => {
+                drop(snapshot); // What may last for hours must not keep an old configuration alive.
+                break Box::pin(upgrade::run(context, client, inbound, *upgraded)).await;
+            }
+            after @ (After::Close | After::Reset) => break after,
         }
         turns += 1;
         if turns.is_multiple_of(TURNS_IN_A_ROW_MAX) && !inbound.bytes().is_empty() && !give_way(context, client).await {
@@ -58,7 +67,7 @@ pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>
         }
     };
     match after {
-        After::Keep | After::Close => client.linger(&context.scratch).await,
+        After::Keep | After::Close | After::Upgrade(_) => client.linger(&context.scratch).await,
         After::Reset => client.socket.reset_on_close(),
     }
 }

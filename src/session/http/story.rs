@@ -37,7 +37,50 @@ pub(super) struct Story<'a> {
     pub(super) host: Option<HostName>,
 }
 
+/// The texts of a story that outlives the configuration they were borrowed from.
+#[derive(Debug)]
+pub(super) struct Names {
+    cluster: Option<Box<str>>,
+    service: Option<Box<str>>,
+    route: Option<Box<str>>,
+}
+
+impl Names {
+    /// Puts the texts back.
+    pub(super) fn rejoin<'a>(&'a self, story: Story<'a>) -> Story<'a> {
+        let route = self.route.as_deref().map(Cow::Borrowed);
+        Story { cluster: self.cluster.as_deref(), service: self.service.as_deref(), route, ..story }
+    }
+}
+
 impl Story<'_> {
+    /// Takes the texts out, so that what is left borrows nothing.
+    pub(super) fn detach(&mut self) -> (Story<'static>, Names) {
+        let names = Names {
+            cluster: self.cluster.map(Into::into),
+            service: self.service.map(Into::into),
+            route: self.route.take().map(|route| route.into_owned().into_boxed_str()),
+        };
+        let story = Story {
+            started: self.started,
+            ended: None,
+            status: self.status,
+            details: self.details,
+            transport_failure: self.transport_failure.take(),
+            bytes_received: self.bytes_received,
+            bytes_sent: self.bytes_sent,
+            upstream: self.upstream,
+            upstream_local: self.upstream_local,
+            upstream_service_time: self.upstream_service_time,
+            cluster: None,
+            service: None,
+            route: None,
+            originated_tls: self.originated_tls,
+            host: self.host.take(),
+        };
+        (story, names)
+    }
+
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),

@@ -62,6 +62,9 @@ impl<'a> Turn<'a> {
             Ok(ending) => ending,
             Err(failure) => (self.answer(&failure).await, Some(failure)),
         };
+        if let After::Upgrade(_) = after {
+            return after; // It is told when it ends.
+        }
         self.story.tell_request(self.context, self.client, &self.head, self.inbound.bytes(), failure);
         self.inbound.finish_request();
         after

@@ -42,13 +42,18 @@ impl Facts {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }
 
-    /// The protocols of an upgrade that Connection names too (RFC 9110 section 7.8). `h2c` is none of them: that
-    /// tunnel would carry requests past every check (RFC 9113 section 3.1 withdrew it).
+    /// The protocols of an upgrade that Connection names too (RFC 9110 section 7.8). None that carries HTTP is one of
+    /// them: `h2c` (RFC 9113 section 3.1 withdrew it), `HTTP/2.0`, or `TLS/1.0` (RFC 2817), whose tunnel would take
+    /// requests past every check.
     pub(super) fn upgrade(&self, bytes: &[u8], version: Version) -> Option<Span> {
         let upgrade = self.upgrade.filter(|_| self.connection_upgrade && version == Version::Http11)?;
         let protocols = || list(upgrade.of(bytes));
-        let cleartext_http2 = protocols().any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
-        (protocols().next().is_some() && !cleartext_http2).then_some(upgrade)
+        let name = |protocol: &'_ [u8]| protocol.iter().position(|byte| *byte == b'/').unwrap_or(protocol.len());
+        let carries_http = protocols().any(|protocol| {
+            let name = &protocol[..name(protocol)];
+            [b"h2c".as_slice(), b"h2", b"http", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
+        });
+        (protocols().next().is_some() && !carries_http).then_some(upgrade)
     }
 
     /// No transfer coding in HTTP/1.0 (RFC 9112 section 6.1), and none beside a Content-Length (section 6.3).

@@ -25,7 +25,7 @@ pub use claims::{Claims, via_names};
 pub use head::{Field, Head, HeadError, HeadLimits, Parsed, Span, Version};
 pub use local::write_local_response;
 pub use request::{RequestHead, TargetForm, parse_request};
-pub use response::{ResponseHead, parse_response};
+pub use response::{ResponseHead, SWITCHING_PROTOCOLS, parse_response};
 pub use write::{
     RequestEdits, ResponseEdits, downstream_length, write_chunk, write_last_chunk, write_request, write_response,
 };

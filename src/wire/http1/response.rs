@@ -4,11 +4,12 @@ use httparse::Status;
 
 use super::BodyLength;
 use super::fields::{self, Facts};
+use super::grammar::list;
 use super::head::{Head, HeadError, HeadLimits, Parsed, Span, Version};
 use super::scan::{self, Extent};
 
 /// The status after which the connection speaks another protocol.
-pub(super) const SWITCHING_PROTOCOLS: u16 = 101;
+pub const SWITCHING_PROTOCOLS: u16 = 101;
 
 const NOT_MODIFIED: u16 = 304;
 
@@ -27,6 +28,16 @@ pub struct ResponseHead {
     pub body: BodyLength,
     /// Whether the upstream keeps the connection for another request: not after a 101.
     pub keep_alive: bool,
+}
+
+impl ResponseHead {
+    /// Whether every protocol that this 101 switches to is in `asked`, the value of the request's Upgrade.
+    #[must_use]
+    pub fn switches_to_one_of(&self, asked: &[u8], bytes: &[u8]) -> bool {
+        let mut protocols = list(self.head.find(bytes, "upgrade").unwrap_or_default()).peekable();
+        let is_asked = |protocol: &[u8]| list(asked).any(|asked| asked.eq_ignore_ascii_case(protocol));
+        protocols.peek().is_some() && protocols.all(is_asked)
+    }
 }
 
 /// Reads a response head from the beginning of `bytes`. `to_head` says that the request's method was HEAD.

@@ -14,7 +14,7 @@ pub struct RequestEdits<'a> {
     pub target: &'a str,
     /// The Host to send.
     pub host: &'a str,
-    /// Whether `Upgrade` is forwarded: the route allows it and the request asks for it.
+    /// Whether `Upgrade` is forwarded, if the request asks for one.
     pub upgrade: bool,
     /// The name to add to Via; `None`: Via is left alone.
     pub via: Option<&'a str>,

@@ -5,8 +5,8 @@ use std::time::Instant;
 use crate::failure::Failure;
 use crate::upstream::connection::{ConnectionError, Intake};
 use crate::wire::http1::{
-    BodyLength, BodyReader, HeadLimits, Parsed, ResponseEdits, ResponseHead, Version, downstream_length,
-    parse_response, write_chunk, write_last_chunk, write_response,
+    BodyLength, BodyReader, HeadLimits, Parsed, ResponseEdits, ResponseHead, SWITCHING_PROTOCOLS, Version,
+    downstream_length, parse_response, write_chunk, write_last_chunk, write_response,
 };
 
 use super::{Broken, Exchange, body_limits};
@@ -65,6 +65,12 @@ impl Exchange<'_, '_> {
         data: &[u8],
         output: &mut Vec<u8>,
     ) -> Result<(), Failure> {
+        if self.switched {
+            // The end is no end of a message any more; what broke in the middle of a record stays broken.
+            return intake
+                .map(drop)
+                .map_err(|error| self.turn.story.transport(Failure::UpstreamTruncated, &error.to_string()));
+        }
         debug_assert!(data.is_empty() || self.response.as_ref().is_none_or(|response| !response.is_chunked()));
         match intake {
             Ok(Intake::Data) if self.connection.has_ended() => self.upstream_ended(true, output),
@@ -121,9 +127,13 @@ impl Exchange<'_, '_> {
                 self.begin_response(&head, head_bytes, output);
                 return Ok(self.pass_body(rest, output)?);
             }
+            if head.status == SWITCHING_PROTOCOLS {
+                self.switch(&head, head_bytes, output)?;
+                self.turn.story.bytes_sent = rest.len() as u64;
+                return Ok(rest);
+            }
             self.interim_count += 1;
-            // No upgrade is forwarded, so an upstream that switches protocols breaks the rules (RFC 9110 section 7.8).
-            if head.status == 101 || self.interim_count > interim_max {
+            if self.interim_count > interim_max {
                 let reason = "unexpected interim response";
                 return Err(self.turn.story.transport(Failure::ResponseMalformed, reason).into());
             }
@@ -134,14 +144,32 @@ impl Exchange<'_, '_> {
         }
     }
 
+    /// Passes on that the upstream switches protocols: to one that the client has asked for, or the upstream breaks the
+    /// rules (RFC 9110 section 7.8).
+    fn switch(&mut self, head: &ResponseHead, bytes: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+        let asked = self.turn.head.upgrade.map(|asked| asked.of(self.turn.inbound.bytes()));
+        if !asked.is_some_and(|asked| head.switches_to_one_of(asked, bytes)) {
+            let reason = "the upstream switches to a protocol that nobody asked for";
+            return Err(self.turn.story.transport(Failure::ResponseMalformed, reason));
+        }
+        write_response(head, bytes, ResponseEdits { keep_alive: true, http10: false }, output);
+        self.turn.story.status = head.status;
+        self.turn.story.upstream_service_time = Some(self.sent_at().elapsed());
+        self.switched = true;
+        Ok(())
+    }
+
+    /// When the request was sent. On a connection that stood ready, that was in the moment the turn began.
+    fn sent_at(&self) -> Instant {
+        match self.turn.head.body == BodyLength::None && self.terms.reused {
+            true => self.turn.story.started,
+            false => self.sent_at,
+        }
+    }
+
     fn begin_response(&mut self, head: &ResponseHead, bytes: &[u8], output: &mut Vec<u8>) {
         let now = Instant::now();
-        // On a connection that stood ready, everything was sent in the moment the turn began.
-        let sent_at = if self.turn.head.body == BodyLength::None && self.terms.reused {
-            self.turn.story.started
-        } else {
-            self.sent_at
-        };
+        let sent_at = self.sent_at();
         let turn = &mut self.turn;
         let http10 = turn.head.version == Version::Http10;
         let length = downstream_length(head.body, http10);

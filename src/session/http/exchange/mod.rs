@@ -19,6 +19,7 @@ use crate::wire::http1::BodyReader;
 use super::After;
 use super::forward::{Deadline, Plan};
 use super::turn::{Ending, Turn};
+use super::upgrade::Upgraded;
 
 use download::Response;
 pub(super) use upload::{body_limits, discard};
@@ -36,6 +37,8 @@ struct Exchange<'t, 'a> {
     abandoned: bool,
     /// The response, once its head is there.
     response: Option<Response>,
+    /// Whether the upstream has switched to the protocol that the client asked for.
+    switched: bool,
     /// The beginning of a response head that has not ended yet.
     head_bytes: Vec<u8>,
     interim_count: usize,
@@ -98,6 +101,7 @@ pub(super) async fn run(
         upload,
         abandoned: false,
         response: None,
+        switched: false,
         head_bytes: Vec::new(),
         interim_count: 0,
         pending: Vec::new(),
@@ -114,9 +118,9 @@ pub(super) async fn run(
 }
 
 impl Exchange<'_, '_> {
-    /// Whether the response has been passed on whole.
+    /// Whether the response has been passed on whole, or is followed by another protocol.
     fn is_over(&self) -> bool {
-        self.pending.is_empty() && self.response.as_ref().is_some_and(|response| response.done)
+        self.switched || self.pending.is_empty() && self.response.as_ref().is_some_and(|response| response.done)
     }
 
     /// Waits for whatever can make progress, and makes it.
@@ -199,7 +203,7 @@ impl Exchange<'_, '_> {
     /// Ends a failed exchange: answered by the caller if the client has seen nothing, cut off visibly if it has.
     fn break_off(self, broken: Broken) -> Result<(Ending, Option<Connection>), Broken> {
         // An interim response that went out in part is an answer begun, too.
-        match (self.response.is_some() || !self.pending.is_empty(), broken) {
+        match (self.response.is_some() || self.switched || !self.pending.is_empty(), broken) {
             (true, Broken::Failure(failure)) => Ok(((After::Reset, Some(failure)), None)),
             // The rest of it is lost with the attempt; another answer must not follow its torn beginning.
             (true, Broken::Status) => Ok(((After::Reset, Some(Failure::UpstreamTruncated)), None)),
@@ -208,6 +212,10 @@ impl Exchange<'_, '_> {
     }
 
     fn finish(self) -> (Ending, Option<Connection>) {
+        if self.switched {
+            let upgraded = Upgraded::new(self.turn, self.connection, self.pending);
+            return ((After::Upgrade(Box::new(upgraded)), None), None);
+        }
         let Some(response) = self.response else { return ((After::Reset, None), None) };
         // A request that was answered before it was sent whole leaves both connections in the middle of a message.
         let uploaded = self.upload.is_done() && !self.abandoned;

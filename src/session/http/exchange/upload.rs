@@ -22,7 +22,7 @@ impl Exchange<'_, '_> {
         let bytes = self.turn.inbound.bytes();
         let host = plan.host.unwrap_or_else(|| self.turn.head.authority.text(bytes));
         let via = self.turn.snapshot.settings.fields.via.as_deref();
-        let edits = RequestEdits { target: plan.target.text(bytes), host, upgrade: false, via };
+        let edits = RequestEdits { target: plan.target.text(bytes), host, upgrade: true, via };
         write_request(&self.turn.head, bytes, &edits, &mut plain);
         let taken = upload(&mut self.upload, self.turn.head.body, self.turn.inbound.untaken(), &mut plain)?;
         self.turn.inbound.take(taken.consumed);

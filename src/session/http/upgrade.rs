@@ -1,0 +1,103 @@
+//! After a 101: client and upstream speak a protocol of their own (RFC 9110 section 7.8), WebSocket most often.
+//!
+//! Nothing passes before the upstream has agreed. Then it is a tunnel: bytes both ways, half-close kept, until both
+//! sides have ended, one has failed, or nothing has moved for `tunnelIdleTimeout`. The upstream connection never comes
+//! back to the pool, and the request's one log line is written at the end.
+
+mod sealed;
+
+use std::rc::Rc;
+
+use crate::failure::Failure;
+use crate::net::{Socket, within};
+use crate::relay::{self, End, Transferred};
+use crate::upstream::connection::Connection;
+use crate::wire::http1::RequestHead;
+
+use super::head::Inbound;
+use super::story::{Names, Story};
+use super::turn::Turn;
+use super::{After, Client, Context};
+
+/// What a request leaves behind that has become a tunnel. Borrows nothing of the configuration it began under.
+#[derive(Debug)]
+pub(super) struct Upgraded {
+    connection: Connection,
+    head: RequestHead,
+    /// The answer, and what came behind it, as far as the client's socket has not taken it.
+    pending: Vec<u8>,
+    story: Story<'static>,
+    names: Names,
+}
+
+impl Upgraded {
+    pub(super) fn new(turn: &mut Turn<'_>, connection: Connection, pending: Vec<u8>) -> Self {
+        let (story, names) = turn.story.detach();
+        Self { connection, head: turn.head.clone(), pending, story, names }
+    }
+}
+
+/// Relays until the end, and tells of it.
+pub(super) async fn run(context: &Rc<Context>, client: &Client, mut inbound: Inbound, upgraded: Upgraded) -> After {
+    let Upgraded { connection, head, pending, story, names } = upgraded;
+    let mut story = names.rejoin(story);
+    let upstream = connection.socket.share();
+    let address = connection.address;
+    let early = inbound.split_behind();
+    client.set_upstream(Some(Rc::clone(&upstream)));
+    context.balancer.began(address);
+    let moved = Transferred::default();
+    let idle = context.snapshot().settings.limits.tunnel_idle_timeout;
+    let end = match connection.is_tls() {
+        true => sealed::relay(&client.socket, connection, early, pending, &context.scratch, &moved, idle).await,
+        false => match open(&client.socket, connection, early, pending, &moved, idle).await {
+            Ok(()) => relay::relay(&client.socket, &upstream, context.tools(), &moved, idle).await,
+            Err(end) => end,
+        },
+    };
+    context.balancer.ended(address);
+    client.set_upstream(None);
+    story.bytes_received += moved.upstream.get();
+    story.bytes_sent += moved.downstream.get();
+    let (after, failure) = judge(end, &upstream, &mut story);
+    // A tunnel that a drain has cut off looks finished: both sides have ended.
+    let failure = if context.drain_expired.get() { Some(Failure::DrainTimeout) } else { failure };
+    story.tell_request(context, client, &head, inbound.bytes(), failure);
+    after
+}
+
+/// Sends what was there before the tunnel: the rest of the answer, and what the client has sent behind its request.
+async fn open(
+    client: &Socket,
+    mut connection: Connection,
+    early: Vec<u8>,
+    pending: Vec<u8>,
+    moved: &Transferred,
+    idle: std::time::Duration,
+) -> Result<(), End> {
+    let upstream = connection.socket.share();
+    let opening = async {
+        client.send_all(&pending).await.map_err(End::Downstream)?;
+        while connection.is_blocked() {
+            upstream.writable().await.map_err(End::Upstream)?;
+            connection.flush().map_err(|error| End::Upstream(std::io::Error::other(error)))?;
+        }
+        upstream.send_all(&early).await.map_err(End::Upstream)
+    };
+    within(idle, opening).await.unwrap_or(Err(End::Idle))?;
+    moved.upstream.set(early.len() as u64);
+    Ok(())
+}
+
+/// What the end of a tunnel means. A reset is passed on as one, so that neither peer takes a truncation for an end.
+fn judge(end: End, upstream: &Socket, story: &mut Story<'_>) -> (After, Option<Failure>) {
+    match end {
+        End::Finished => (After::Close, None),
+        End::Idle => (After::Close, Some(Failure::IdleTimeout)),
+        End::Downstream(_) => {
+            upstream.reset_on_close();
+            (After::Reset, Some(Failure::DownstreamClosed))
+        }
+        End::Upstream(error) => (After::Reset, Some(story.transport(Failure::UpstreamTruncated, &error.to_string()))),
+    }
+}

@@ -1,0 +1,174 @@
+//! A tunnel whose upstream side is inside TLS that we opened: each read is sealed or opened through the worker's
+//! buffers, and a side that takes no more stops the other. At most one read's worth of bytes waits for each side.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::limits::RELAY_ROUNDS_MAX;
+use crate::net::{Received, Scratch, Socket};
+use crate::relay::{End, Transferred, quiet};
+use crate::upstream::connection::{Connection, ConnectionError, Intake};
+
+/// A tunnel under way.
+struct Sealed<'a> {
+    downstream: &'a Socket,
+    /// Borrowed between two waits, never across one.
+    upstream: RefCell<Connection>,
+    socket: Rc<Socket>,
+    scratch: &'a Scratch,
+    moved: &'a Transferred,
+    active: Cell<bool>,
+}
+
+/// Relays until both directions have ended, one has failed, or nothing has moved for `idle`. `early` is sent upstream
+/// first, `pending` downstream; the latter has been counted.
+pub(super) async fn relay(
+    downstream: &Socket,
+    upstream: Connection,
+    early: Vec<u8>,
+    pending: Vec<u8>,
+    scratch: &Scratch,
+    moved: &Transferred,
+    idle: Duration,
+) -> End {
+    let socket = upstream.socket.share();
+    let active = Cell::new(true);
+    let tunnel = Sealed { downstream, upstream: RefCell::new(upstream), socket, scratch, moved, active };
+    let mut up = pin!(tunnel.up(early));
+    let mut down = pin!(tunnel.down(pending));
+    let mut quiet = pin!(quiet(&tunnel.active, idle));
+    let (mut up_done, mut down_done) = (false, false);
+    poll_fn(|context| {
+        if !up_done && let Poll::Ready(result) = up.as_mut().poll(context) {
+            match result {
+                Ok(()) => up_done = true,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        if !down_done && let Poll::Ready(result) = down.as_mut().poll(context) {
+            match result {
+                Ok(()) => down_done = true,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        if up_done && down_done {
+            return Poll::Ready(End::Finished);
+        }
+        quiet.as_mut().poll(context).map(|()| End::Idle)
+    })
+    .await
+}
+
+impl Sealed<'_> {
+    /// From the client to the upstream.
+    async fn up(&self, early: Vec<u8>) -> Result<(), End> {
+        self.flush().await?;
+        self.seal(&early)?;
+        drop(early);
+        for round in 1.. {
+            self.flush().await?;
+            self.downstream.readable().await.map_err(End::Downstream)?;
+            if round % RELAY_ROUNDS_MAX == 0 {
+                self.downstream.give_way().await.map_err(End::Downstream)?;
+            }
+            // The other direction may have had to answer a key update meanwhile.
+            self.flush().await?;
+            let mut input = self.scratch.input.borrow_mut();
+            match self.downstream.receive(&mut input).map_err(End::Downstream)? {
+                Received::Bytes(count) => self.seal(&input[..count])?,
+                Received::Pending => {}
+                Received::End => break,
+            }
+        }
+        // All data is out. An upstream that is gone already has no use for a farewell.
+        if self.upstream.borrow_mut().finish_sending().is_ok() && self.flush().await.is_ok() {
+            self.socket.shutdown_write();
+        }
+        Ok(())
+    }
+
+    fn seal(&self, plain: &[u8]) -> Result<(), End> {
+        if plain.is_empty() {
+            return Ok(());
+        }
+        self.upstream.borrow_mut().send(plain, self.scratch).map_err(upstream_end)?;
+        self.count(&self.moved.upstream, plain.len());
+        Ok(())
+    }
+
+    /// Waits until the upstream's socket has taken everything.
+    async fn flush(&self) -> Result<(), End> {
+        while self.upstream.borrow().is_blocked() {
+            self.socket.writable().await.map_err(End::Upstream)?;
+            self.upstream.borrow_mut().flush().map_err(upstream_end)?;
+            self.active.set(true);
+        }
+        Ok(())
+    }
+
+    /// From the upstream to the client.
+    async fn down(&self, pending: Vec<u8>) -> Result<(), End> {
+        self.downstream.send_all(&pending).await.map_err(End::Downstream)?;
+        drop(pending);
+        for round in 1.. {
+            if self.upstream.borrow().has_ended() {
+                break;
+            }
+            poll_fn(|context| self.upstream.borrow().socket.poll_readable(context)).await;
+            if round % RELAY_ROUNDS_MAX == 0 {
+                self.downstream.give_way().await.map_err(End::Downstream)?;
+            }
+            let (intake, rest) = self.open()?;
+            self.send_rest(&rest).await?;
+            match intake.map_err(upstream_end)? {
+                Intake::Data | Intake::Pending => {}
+                Intake::End => break,
+                Intake::Truncated => {
+                    let reason = "the upstream closed the connection without close_notify";
+                    return Err(End::Upstream(io::Error::new(io::ErrorKind::UnexpectedEof, reason)));
+                }
+            }
+        }
+        self.downstream.shutdown_write();
+        Ok(())
+    }
+
+    /// Receives once and sends on what has come; returns what the client's socket has not taken.
+    fn open(&self) -> Result<(Result<Intake, ConnectionError>, Vec<u8>), End> {
+        let mut plain = self.scratch.plain.borrow_mut();
+        plain.clear();
+        let intake = self.upstream.borrow_mut().receive(self.scratch, &mut plain);
+        let sent = if plain.is_empty() { Ok(0) } else { self.downstream.send(&plain) };
+        let rest = sent.map(|sent| {
+            self.count(&self.moved.downstream, sent);
+            plain[sent..].to_vec()
+        });
+        plain.clear();
+        Ok((intake, rest.map_err(End::Downstream)?))
+    }
+
+    async fn send_rest(&self, rest: &[u8]) -> Result<(), End> {
+        let mut sent = 0;
+        while sent < rest.len() {
+            self.downstream.writable().await.map_err(End::Downstream)?;
+            let more = self.downstream.send(&rest[sent..]).map_err(End::Downstream)?;
+            self.count(&self.moved.downstream, more);
+            sent += more;
+        }
+        Ok(())
+    }
+
+    fn count(&self, moved: &Cell<u64>, bytes: usize) {
+        moved.set(moved.get() + bytes as u64);
+        self.active.set(self.active.get() || bytes > 0);
+    }
+}
+
+fn upstream_end(error: ConnectionError) -> End {
+    End::Upstream(io::Error::other(error))
+}
