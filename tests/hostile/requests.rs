@@ -302,23 +302,25 @@ fn requests_in_one_piece_are_each_judged_and_answered_in_order() {
 }
 
 #[test]
-fn an_upgrade_never_opens_a_tunnel() {
+fn an_upgrade_without_a_101_opens_no_tunnel() {
     let scene = Scene::http();
     let upgrades = [
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
-        "Connection: upgrade\r\nUpgrade: TLS/1.0, h2c\r\n",
+        ("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n", true),
+        ("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n", false),
+        ("Connection: upgrade\r\nUpgrade: TLS/1.0, h2c\r\n", false),
+        ("Upgrade: websocket\r\n", false),
     ];
-    for lines in upgrades {
+    for (lines, _) in upgrades {
         let mut client = scene.gateway.client();
         client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{lines}\r\n"));
         assert_eq!(client.response().status, 200);
         // What follows is a request, judged like any other, not bytes of a tunnel.
         assert_eq!(client.get("evil.example", "/").status, 502);
     }
-    for head in scene.requests() {
+    for (head, (lines, is_asked)) in scene.requests().iter().zip(upgrades) {
         let head = head.to_ascii_lowercase();
-        assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+        assert_eq!(head.contains("upgrade"), is_asked, "{lines}: {head}");
+        assert!(!head.contains("http2-settings"), "{head}");
     }
 }
 
