@@ -79,6 +79,8 @@ pub mod code {
     pub const SCHEMA: &str = "IST0106";
     /// A host, port or subset that does not exist (ReferencedResourceNotFound).
     pub const NOT_FOUND: &str = "IST0101";
+    /// A host of a VirtualService that its Gateway does not admit (VirtualServiceHostNotFoundInGateway).
+    pub const NOT_ADMITTED: &str = "IST0132";
     /// Two VirtualServices for one host (ConflictingMeshGatewayVirtualServiceHosts).
     pub const CONFLICT: &str = "IST0109";
     /// A port must be named (VirtualServiceDestinationPortSelectorRequired).

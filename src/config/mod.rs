@@ -119,7 +119,7 @@ impl Loader {
         let is_complete = report.error_count() == errors_before;
         let mesh = mesh::settle(&objects, &mut bootstrap, &mut settings, &mut report);
         validate::validate(&objects, &mut report);
-        let registry = Registry::new(&objects, &mesh.root_namespace);
+        let registry = Registry::new(&objects, &mesh.root_namespace, &bootstrap.gateway_services);
         if is_complete {
             validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
         }

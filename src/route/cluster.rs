@@ -149,6 +149,8 @@ pub struct Weighted {
 pub enum Destination {
     /// A cluster of the tables.
     Cluster(ClusterId),
+    /// The servers of this node's own Gateways on this port, whose routes decide again: once, and never from there.
+    Gateway(u16),
     /// The route names a host, port or subset that does not exist: 503 `NC`.
     Missing,
 }

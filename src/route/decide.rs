@@ -85,11 +85,7 @@ pub fn http<'s>(
     }
     authorize(snapshot, &http_session(source, name, facts, listed.map_or(&[], |host| &host.objects)))?;
     let Some(listed) = listed else { return Ok(HttpVerdict::Anywhere) };
-    let matched = listed.decide(facts).ok_or(Failure::NoRoute)?;
-    Ok(match &matched.route.action {
-        HttpAction::Forward(forward) => HttpVerdict::Forward(listed, matched, forward),
-        HttpAction::Respond(response) => HttpVerdict::Respond(listed, matched, response),
-    })
+    routed(listed, facts)
 }
 
 /// Decides about a client that speaks TLS; `name` is its SNI.
@@ -132,6 +128,63 @@ fn authorize(snapshot: &Snapshot, session: &Session<'_>) -> Result<(), Failure> 
     }
 }
 
+/// What was decided about a request in the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Entered<'s> {
+    /// The verdict of the last hop.
+    pub verdict: HttpVerdict<'s>,
+    /// What led to the Gateway, if one was entered: its timeout bounds the request too.
+    pub before: Option<&'s Forward>,
+}
+
+/// Follows a route that leads to this node's own Gateways: the request is decided anew, as one that arrives there.
+/// Policies have been asked, of the client's own request. Every other verdict stays as it is. `ticket` chooses among
+/// weighted destinations, and must be the one that [`onward`] gets.
+///
+/// # Errors
+/// [`Failure::NoRoute`], which is a gateway's answer to what it does not know.
+pub fn enter<'s>(
+    snapshot: &'s Snapshot,
+    verdict: HttpVerdict<'s>,
+    host: Option<&HostName>,
+    facts: &impl RequestFacts,
+    ticket: u32,
+) -> Result<Entered<'s>, Failure> {
+    let HttpVerdict::Forward(_, _, forward) = verdict else { return Ok(Entered { verdict, before: None }) };
+    let Destination::Gateway(port) = forward.clusters.pick(ticket) else {
+        return Ok(Entered { verdict, before: None });
+    };
+    let admitted = host.and_then(|name| snapshot.routes.gateway_http(port, name)).ok_or(Failure::NoRoute)?;
+    Ok(Entered { verdict: routed(admitted, facts)?, before: Some(forward) })
+}
+
+/// The cluster for a TLS client that `route` has taken over, through a Gateway if it leads there.
+///
+/// # Errors
+/// [`Failure::NoCluster`]; [`Failure::NoRoute`] from a Gateway.
+pub fn tls_onward<'s>(
+    snapshot: &'s Snapshot,
+    name: &HostName,
+    route: &Weighted,
+    ticket: u32,
+) -> Result<&'s Cluster, Failure> {
+    match route.pick(ticket) {
+        Destination::Gateway(port) => {
+            let admitted = snapshot.routes.gateway_tls(port, name).ok_or(Failure::NoRoute)?;
+            cluster(snapshot, admitted.route.as_ref().ok_or(Failure::NoRoute)?.pick(ticket))
+        }
+        destination @ (Destination::Cluster(_) | Destination::Missing) => cluster(snapshot, destination),
+    }
+}
+
+fn routed<'s>(host: &'s VirtualHost, facts: &impl RequestFacts) -> Result<HttpVerdict<'s>, Failure> {
+    let matched = host.decide(facts).ok_or(Failure::NoRoute)?;
+    Ok(match &matched.route.action {
+        HttpAction::Forward(forward) => HttpVerdict::Forward(host, matched, forward),
+        HttpAction::Respond(response) => HttpVerdict::Respond(host, matched, response),
+    })
+}
+
 /// Where a request goes that `forward` has taken over; `ticket` chooses among weighted destinations.
 ///
 /// # Errors
@@ -171,7 +224,8 @@ pub fn onward<'s>(
 pub fn cluster(snapshot: &Snapshot, destination: Destination) -> Result<&Cluster, Failure> {
     match destination {
         Destination::Cluster(id) => snapshot.routes.cluster(id).ok_or(Failure::NoCluster),
-        Destination::Missing => Err(Failure::NoCluster),
+        // A Gateway leads to no other: at most one re-entry.
+        Destination::Gateway(_) | Destination::Missing => Err(Failure::NoCluster),
     }
 }
 

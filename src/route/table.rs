@@ -41,12 +41,42 @@ pub struct Tables {
     pub clusters: Vec<Cluster>,
     /// The DestinationRules of each cluster, by its index, for `explain`.
     pub cluster_rules: ClusterRules,
+    /// Servers of this node's Gateways, sorted by port.
+    pub gateways: Vec<GatewayPort>,
     /// What AuthorizationPolicies say.
     pub authorization: Authorization,
     /// Whether any rule looks at a path, so that escaped slashes in paths must be refused.
     pub path_policy: bool,
     /// Whether any rule looks at a method, so that no field may ask the upstream for another one.
     pub method_policy: bool,
+}
+
+/// What the servers of all Gateways admit on one port. Few sessions come here, so workers share these tries.
+#[derive(Debug, Default)]
+pub struct GatewayPort {
+    /// The port of the servers.
+    pub port: u16,
+    /// Hosts for plain HTTP; the values index [`Tables::virtual_hosts`].
+    pub http: GatewayHosts,
+    /// Hosts for the client's own TLS; the values index [`Tables::tls_hosts`].
+    pub tls: GatewayHosts,
+}
+
+/// Hosts that are admitted at a Gateway.
+#[derive(Debug, Default)]
+pub struct GatewayHosts {
+    /// Those that are named.
+    pub named: HostTrie,
+    /// All others.
+    pub any: Option<u32>,
+}
+
+impl GatewayHosts {
+    /// The value for a host, the most specific first.
+    #[must_use]
+    pub fn find(&self, host: &HostName) -> Option<u32> {
+        self.named.find(host).or(self.any)
+    }
 }
 
 /// The DestinationRules of each cluster.
@@ -117,6 +147,26 @@ impl RouteTable {
     pub fn tls(&self, port: u16, sni: &HostName) -> Option<&TlsHost> {
         let index = self.port(port)?.tls.find(sni)?;
         self.tables.tls_hosts.get(index as usize)
+    }
+
+    /// The virtual host for a plain HTTP request that a route has led to the Gateways on `port`.
+    #[must_use]
+    pub fn gateway_http(&self, port: u16, host: &HostName) -> Option<&VirtualHost> {
+        let index = self.gateway(port)?.http.find(host)?;
+        self.tables.virtual_hosts.get(index as usize)
+    }
+
+    /// The entry for a TLS client that a route has led to the Gateways on `port`.
+    #[must_use]
+    pub fn gateway_tls(&self, port: u16, sni: &HostName) -> Option<&TlsHost> {
+        let index = self.gateway(port)?.tls.find(sni)?;
+        self.tables.tls_hosts.get(index as usize)
+    }
+
+    fn gateway(&self, port: u16) -> Option<&GatewayPort> {
+        let gateways = &self.tables.gateways;
+        let index = gateways.binary_search_by_key(&port, |gateway| gateway.port).ok()?;
+        gateways.get(index)
     }
 
     /// A cluster of this generation.

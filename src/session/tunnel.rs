@@ -107,7 +107,7 @@ async fn connect(
         return Err(Failure::EchDenied);
     }
     let cluster = match verdict {
-        TlsVerdict::Forward(_, route) => decide::cluster(snapshot, route.pick(context.balancer.random()))?,
+        TlsVerdict::Forward(_, route) => decide::tls_onward(snapshot, &name, route, context.balancer.random())?,
         TlsVerdict::Anywhere => {
             anywhere = decide::passthrough_cluster(client.service_port, snapshot);
             &anywhere

@@ -76,9 +76,9 @@ impl Explainer<'_> {
             Err(failure) => return self.refuse_tls(&failure, Some(&name), answer),
         };
         answer.destinations = self.shares(weighted);
-        match self.first(weighted, |ticket| decide::cluster(self.snapshot, weighted.pick(ticket))) {
+        match self.first(weighted, |ticket| decide::tls_onward(self.snapshot, &name, weighted, ticket)) {
             Ok((destination, cluster)) => {
-                self.add_rules(destination, &mut answer);
+                self.add_rules(self.add_gateway(destination, &name, &mut answer), &mut answer);
                 self.forward(cluster, &name, Some("PASSTHROUGH"), answer)
             }
             Err(failure) => self.refuse_tls(&failure, Some(&name), answer),
@@ -115,7 +115,8 @@ impl Explainer<'_> {
         if let Err(failure) = self.snapshot.settings.fields.judge(&head, bytes) {
             return self.refuse_http(&failure, name, answer);
         }
-        match decide::http(self.snapshot, self.source(port), name, &facts) {
+        let verdict = decide::http(self.snapshot, self.source(port), name, &facts);
+        match verdict.and_then(|verdict| self.enter(verdict, &facts, &mut answer)) {
             Ok(HttpVerdict::Forward(_, matched, forward)) => self.forward_http(&facts, matched, forward, answer),
             Ok(HttpVerdict::Respond(_, matched, response)) => {
                 let route = Some(matched.name().to_string());
@@ -142,6 +143,42 @@ impl Explainer<'_> {
             Parsed::Incomplete => Err(HeadError::Syntax),
             Parsed::Rejected(error) => Err(error),
         }
+    }
+
+    /// Follows a route to a Gateway, by the first of its destinations that works out.
+    fn enter<'s>(
+        &'s self,
+        verdict: HttpVerdict<'s>,
+        facts: &Facts<'_>,
+        answer: &mut Answer,
+    ) -> Result<HttpVerdict<'s>, Failure> {
+        let HttpVerdict::Forward(_, matched, forward) = verdict else { return Ok(verdict) };
+        let Some(name) = facts.host.as_ref() else { return Ok(verdict) };
+        if !forward.clusters.iter().any(|(destination, _)| matches!(destination, Destination::Gateway(_))) {
+            return Ok(verdict);
+        }
+        let ask = |ticket| {
+            let entered = decide::enter(self.snapshot, verdict, Some(name), facts, ticket)?;
+            match entered.before {
+                Some(_) => Ok(entered.verdict),
+                None => decide::onward(self.snapshot, name, facts, matched, forward, ticket).map(|_| verdict),
+            }
+        };
+        let (destination, verdict) = self.first(&forward.clusters, ask)?;
+        if let (Destination::Gateway(_), HttpVerdict::Forward(host, ..) | HttpVerdict::Respond(host, ..)) =
+            (destination, verdict)
+        {
+            answer.add_objects(&host.objects);
+        }
+        Ok(verdict)
+    }
+
+    /// The objects of the Gateway that a route for TLS leads to, and where that one leads.
+    fn add_gateway(&self, destination: Destination, name: &HostName, answer: &mut Answer) -> Destination {
+        let Destination::Gateway(port) = destination else { return destination };
+        let Some(host) = self.snapshot.routes.gateway_tls(port, name) else { return Destination::Missing };
+        answer.add_objects(&host.objects);
+        host.route.as_ref().map_or(Destination::Missing, |route| route.pick(0))
     }
 
     fn forward_http(&self, facts: &Facts<'_>, matched: Matched<'_>, forward: &Forward, mut answer: Answer) -> Answer {
@@ -246,7 +283,12 @@ impl Explainer<'_> {
     }
 
     fn shares(&self, weighted: &Weighted) -> Option<Vec<Share>> {
-        let name = |destination| decide::cluster(self.snapshot, destination).ok().map(|it| it.name.to_string());
+        let name = |destination| match destination {
+            Destination::Gateway(port) => Some(format!("Gateway|{port}")),
+            Destination::Cluster(_) | Destination::Missing => {
+                decide::cluster(self.snapshot, destination).ok().map(|it| it.name.to_string())
+            }
+        };
         let shares = weighted.iter().map(|(destination, weight)| Share { cluster: name(destination), weight });
         let shares: Vec<Share> = shares.collect();
         (shares.len() > 1).then_some(shares)

@@ -11,7 +11,7 @@ use crate::config::istio::scalar::parse_duration;
 use crate::config::{local, mesh};
 use crate::limits::TIMEOUT_MAX;
 use crate::route::address::AddressPolicy;
-use crate::route::host::HostName;
+use crate::route::host::{HostName, HostPattern};
 use crate::snapshot::{Ech, Settings};
 use crate::worker::{DriverChoice, ListenerSpec};
 
@@ -38,6 +38,7 @@ pub(super) fn check(file: file::File, folder: &Path, scope: &mut Scope<'_>) -> (
         driver: driver(file.io_driver.as_deref(), scope),
         listeners,
         resources: resources(file.resources.unwrap_or_default(), folder, scope),
+        gateway_services: gateway_services(&file.gateway_services.unwrap_or_default(), scope),
         watch: file.watch.unwrap_or(false),
         mesh,
         access_log_file: None,
@@ -172,6 +173,17 @@ fn resources(entries: Vec<PathBuf>, folder: &Path, scope: &mut Scope<'_>) -> Vec
         }
     }
     resources.into_iter().filter(|path| path.exists()).collect()
+}
+
+fn gateway_services(hosts: &[String], scope: &mut Scope<'_>) -> Vec<HostPattern> {
+    let mut patterns = Vec::new();
+    for (index, host) in hosts.iter().enumerate() {
+        match HostPattern::parse(host) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => scope.error(&format!("gatewayServices[{index}]"), format!("{host:?}: {error}")),
+        }
+    }
+    patterns
 }
 
 fn addresses(

@@ -16,6 +16,7 @@ pub(super) struct File {
     pub(super) io_driver: Option<String>,
     pub(super) listeners: Option<Vec<Listener>>,
     pub(super) resources: Option<Vec<PathBuf>>,
+    pub(super) gateway_services: Option<Vec<String>>,
     pub(super) watch: Option<bool>,
     pub(super) mesh_config: Option<MeshConfig>,
     pub(super) dns: Option<Dns>,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::route::host::HostPattern;
 use crate::snapshot::Settings;
 use crate::worker::{DriverChoice, ListenerSpec};
 
@@ -29,6 +30,8 @@ pub struct Bootstrap {
     pub listeners: Vec<ListenerSpec>,
     /// `resources`.
     pub resources: Vec<PathBuf>,
+    /// `gatewayServices`: hosts that mean a Gateway's own service, besides `istio-egressgateway.*`.
+    pub gateway_services: Vec<HostPattern>,
     /// `watch`.
     pub watch: bool,
     /// `meshConfig`, as far as this file says.
@@ -95,6 +98,7 @@ impl Bootstrap {
             driver: DriverChoice::Auto,
             listeners: Vec::new(),
             resources: resources.to_vec(),
+            gateway_services: Vec::new(),
             watch: false,
             mesh: Mesh::default(),
             access_log_file: None,

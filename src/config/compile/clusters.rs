@@ -12,15 +12,18 @@ use crate::config::credentials::Credentials;
 use crate::config::finding::{Report, code};
 use crate::config::identity::{Generation, PoolKey};
 use crate::config::istio::destination_rule::{ClientTls, LoadBalancer, SimpleBalance, TlsMode};
+use crate::config::istio::gateway::ServerTlsMode;
 use crate::config::istio::service_entry::{Resolution, WorkloadEntry};
 use crate::config::istio::virtual_service::RouteDestination;
 use crate::config::istio::{Objects, Scope};
-use crate::config::registry::{Policy, Registry, ServiceId, ServicePortEntry, TlsSource};
+use crate::config::registry::{Place, Policy, Registry, ServiceId, ServicePortEntry, Takes, TlsSource};
 use crate::route::cluster::{
     Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, UpstreamTls, VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
 use crate::route::table::ClusterRules;
+
+use super::Entrance;
 
 /// Clusters under construction.
 pub(super) struct Clusters<'a, 'g> {
@@ -73,32 +76,61 @@ impl<'a, 'g> Clusters<'a, 'g> {
         (self.list, self.rules)
     }
 
-    /// The cluster that a route's destination names, for clients that ask for `pattern` on port `listener`.
+    /// The cluster that a route's destination names, for those who come through `entrance`.
     ///
     /// A wildcard service dials the name that the client asked for, so only names that it covers may be led there.
-    pub(super) fn named(
-        &mut self,
-        named: &'a RouteDestination,
-        pattern: &HostPattern,
-        listener: u16,
-        client: Client,
-    ) -> Destination {
-        let Some(id) = named.host.as_deref().and_then(|host| self.registry.services.named(host)) else {
+    pub(super) fn named(&mut self, named: &'a RouteDestination, entrance: Entrance<'_>, client: Client) -> Destination {
+        let Some(host) = named.host.as_deref().and_then(|host| HostPattern::parse(host).ok()) else {
             return Destination::Missing;
+        };
+        let number = named.port.as_ref().map(|port| port.number.and_then(|number| u16::try_from(number).ok()));
+        let subset = named.subset.as_deref().filter(|subset| !subset.is_empty());
+        let Some(id) = self.registry.services.declared(&host) else {
+            let port = number.unwrap_or(Some(entrance.port));
+            return port.map_or(Destination::Missing, |port| self.gateway(&host, port, subset, entrance, client));
         };
         let service = self.registry.services.service(id);
-        let number = named.port.as_ref().map(|port| port.number.and_then(|number| u16::try_from(number).ok()));
         let port = match number {
             Some(None) => None,
-            Some(number) => service.destination_port(number, listener),
-            None => service.destination_port(None, listener),
+            Some(number) => service.destination_port(number, entrance.port),
+            None => service.destination_port(None, entrance.port),
         };
         let Some(port) = port else { return Destination::Missing };
-        if self.registry.services.dials_requested_name(id, port) && !service.pattern.covers(pattern) {
+        let is_covered = entrance.pattern.is_some_and(|pattern| service.pattern.covers(pattern));
+        if self.registry.services.dials_requested_name(id, port) && !is_covered {
             return Destination::Missing;
         }
-        let subset = named.subset.as_deref().filter(|subset| !subset.is_empty());
         self.cluster(id, port, subset, client)
+    }
+
+    /// The servers of this node's Gateways, if `host` is their own service. What a DestinationRule says of TLS on the
+    /// way there stays within this process; but a server that asks for TLS is open only to those whose rule opens it.
+    fn gateway(
+        &self,
+        host: &HostPattern,
+        port: u16,
+        subset: Option<&str>,
+        entrance: Entrance<'_>,
+        client: Client,
+    ) -> Destination {
+        if entrance.place != Place::Mesh || !self.registry.gateways.is_own_service(host) {
+            return Destination::Missing;
+        }
+        let Some(policy) = self.registry.policies.policy(host, gateway_namespace(host), port, subset) else {
+            return Destination::Missing;
+        };
+        let mode = policy.tls.and_then(|source| source.tls.mode);
+        let mut takes = self
+            .registry
+            .gateways
+            .takes_on(port)
+            .filter(|takes| match (takes, client) {
+                (Takes::Http | Takes::HttpInTls(_), Client::Plain) | (Takes::Tls, Client::Tls) => true,
+                (Takes::Http | Takes::HttpInTls(_) | Takes::Tls | Takes::Nothing, _) => false,
+            })
+            .peekable();
+        let is_served = takes.peek().is_some() && takes.all(|takes| is_opened(takes, mode));
+        if is_served { Destination::Gateway(port) } else { Destination::Missing }
     }
 
     /// The cluster of a port and subset of a service.
@@ -201,6 +233,24 @@ impl<'a, 'g> Clusters<'a, 'g> {
             return VerifyName::AnyOf(names.iter().map(|name| name.as_str().into()).collect::<SmallVec<_>>());
         }
         if has_sni && !self.defaults.strict_names { VerifyName::ChainOnly } else { VerifyName::Sni }
+    }
+}
+
+/// Whether the TLS that a DestinationRule opens towards a server is what the server asks for.
+fn is_opened(takes: Takes, mode: Option<TlsMode>) -> bool {
+    match takes {
+        Takes::HttpInTls(ServerTlsMode::Simple) => {
+            matches!(mode, Some(TlsMode::Simple | TlsMode::Mutual | TlsMode::IstioMutual))
+        }
+        Takes::HttpInTls(ServerTlsMode::Mutual) => matches!(mode, Some(TlsMode::Mutual | TlsMode::IstioMutual)),
+        Takes::Http | Takes::HttpInTls(_) | Takes::Tls | Takes::Nothing => true,
+    }
+}
+
+/// The namespace in the name of a Kubernetes Service, where its DestinationRules are looked for.
+pub(in crate::config) fn gateway_namespace(host: &HostPattern) -> &str {
+    match host {
+        HostPattern::Exact(name) | HostPattern::Below(name) => name.as_str().split('.').nth(1).unwrap_or_default(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::route::http::{DirectResponse, Forward, HttpAction, HttpRoute, PathRew
 use crate::route::table::{ObjectRef, VirtualHost};
 
 use super::clusters::Client;
-use super::{Compiler, matching};
+use super::{Compiler, Entrance, matching};
 
 /// %ROUTE_NAME% of a route without a name, as Istio's.
 const DEFAULT_NAME: &str = "default";
@@ -52,7 +52,7 @@ impl<'a> Compiler<'a, '_> {
             }
         }
         if covering.is_empty() && !registry.services.any_below(&pattern) {
-            let routes = self.routes(rules, &pattern, LONE_PORT);
+            let routes = self.routes(rules, Entrance::mesh(&pattern, LONE_PORT));
             let objects = vec![Arc::clone(&rules.origin.object)];
             self.add_virtual_host(LONE_PORT, &pattern, VirtualHost { host: host.into(), objects, routes });
         }
@@ -71,20 +71,21 @@ impl<'a> Compiler<'a, '_> {
         let routes = match rules {
             Some(rules) => {
                 objects.push(Arc::clone(&rules.origin.object));
-                self.routes(rules, pattern, port.number)
+                self.routes(rules, Entrance::mesh(pattern, port.number))
             }
             None => vec![self.default_route(id, port)],
         };
         self.add_virtual_host(port.number, pattern, VirtualHost { host: host.into(), objects, routes });
     }
 
-    fn routes(&mut self, rules: &'a Object<VirtualService>, pattern: &HostPattern, port: u16) -> Vec<HttpRoute> {
-        rules.spec.http.iter().filter_map(|rule| self.route(rule, pattern, port)).collect()
+    pub(super) fn routes(&mut self, rules: &'a Object<VirtualService>, entrance: Entrance<'_>) -> Vec<HttpRoute> {
+        let namespace = &rules.origin.object.namespace;
+        rules.spec.http.iter().filter_map(|rule| self.route(rule, entrance, namespace)).collect()
     }
 
-    /// `None`: the rule has conditions, and none of them can hold on this port.
-    fn route(&mut self, rule: &'a HttpRule, pattern: &HostPattern, port: u16) -> Option<HttpRoute> {
-        let blocks = rule.matches.iter().filter(|block| matching::applies(block, port));
+    /// `None`: the rule has conditions, and none of them can hold here.
+    fn route(&mut self, rule: &'a HttpRule, entrance: Entrance<'_>, namespace: &str) -> Option<HttpRoute> {
+        let blocks = rule.matches.iter().filter(|block| matching::applies(block, entrance, namespace));
         let matches: Vec<_> = blocks.filter_map(matching::block).collect();
         if matches.is_empty() && !rule.matches.is_empty() {
             return None;
@@ -94,7 +95,7 @@ impl<'a> Compiler<'a, '_> {
                 status: response.status.and_then(|status| u16::try_from(status).ok())?,
                 body: response.body.as_ref().and_then(|body| body.string.as_deref()).unwrap_or_default().into(),
             }),
-            None => HttpAction::Forward(self.forward(rule, pattern, port)),
+            None => HttpAction::Forward(self.forward(rule, entrance)),
         };
         let name = rule.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_NAME);
         Some(HttpRoute { name: name.into(), matches, action })
@@ -111,13 +112,13 @@ impl<'a> Compiler<'a, '_> {
         HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), action }
     }
 
-    fn forward(&mut self, rule: &'a HttpRule, pattern: &HostPattern, port: u16) -> Forward {
+    fn forward(&mut self, rule: &'a HttpRule, entrance: Entrance<'_>) -> Forward {
         let choices: Vec<(Destination, Option<i64>)> = rule
             .route
             .iter()
             .map(|route| {
                 let named = route.destination.as_ref();
-                let destination = named.map(|named| self.clusters.named(named, pattern, port, Client::Plain));
+                let destination = named.map(|named| self.clusters.named(named, entrance, Client::Plain));
                 (destination.unwrap_or(Destination::Missing), route.weight)
             })
             .collect();

@@ -3,8 +3,9 @@
 use regex::Regex;
 
 use crate::config::istio::virtual_service::{HttpMatchRequest, StringMatch};
-use crate::config::registry::is_mesh;
 use crate::route::http::{HttpMatch, TextMatch};
+
+use super::Entrance;
 
 /// An expression that must match the whole text. Istio documents RE2; this is the same syntax, in linear time.
 ///
@@ -26,9 +27,10 @@ pub(super) fn text(condition: &StringMatch) -> Option<TextMatch> {
 
 /// Whether a match block can hold on this port at all. What is known now is decided now: the port, the gateway, and the
 /// scheme, which is `http` for every request that arrives in the clear.
-pub(super) fn applies(block: &HttpMatchRequest, port: u16) -> bool {
+pub(super) fn applies(block: &HttpMatchRequest, entrance: Entrance<'_>, namespace: &str) -> bool {
     let scheme = block.scheme.as_ref().is_none_or(|scheme| text(scheme).is_some_and(|scheme| is_http(&scheme)));
-    is_mesh(&block.gateways) && scheme && block.port.is_none_or(|number| number == i64::from(port))
+    let is_here = entrance.place.is_within(&block.gateways, namespace);
+    is_here && scheme && block.port.is_none_or(|number| number == i64::from(entrance.port))
 }
 
 fn is_http(scheme: &TextMatch) -> bool {

@@ -3,6 +3,7 @@
 
 mod authorization;
 mod clusters;
+mod gateways;
 mod http;
 mod matching;
 mod tls;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use crate::route::host::HostPattern;
 use crate::route::http::RetryPolicy;
-use crate::route::table::{PortTries, RouteTable, Tables, TlsHost, VirtualHost};
+use crate::route::table::{GatewayPort, PortTries, RouteTable, Tables, TlsHost, VirtualHost};
 use crate::snapshot::Settings;
 
 use super::bootstrap::Bootstrap;
@@ -20,11 +21,11 @@ use super::finding::Report;
 use super::identity::Generation;
 use super::istio::Objects;
 use super::mesh::Settled;
-use super::registry::Registry;
+use super::registry::{Place, Registry};
 
 use clusters::Clusters;
 
-pub(super) use clusters::dial_port;
+pub(super) use clusters::{dial_port, gateway_namespace};
 pub(super) use http::retry;
 pub(super) use matching::regex;
 
@@ -44,11 +45,13 @@ pub(super) fn compile<'a>(
         clusters: Clusters::new(objects, registry, bootstrap, settings.connect_timeout, generation, report),
         default_retry: &mesh.retry,
         ports: BTreeMap::new(),
+        gateway_ports: BTreeMap::new(),
         virtual_hosts: Vec::new(),
         tls_hosts: Vec::new(),
     };
     compiler.http();
     compiler.tls();
+    compiler.gateways();
     let (authorization, judged) = authorization::compile(&objects.authorization_policies);
     let (clusters, cluster_rules) = compiler.clusters.into_lists();
     let tables = Tables {
@@ -58,9 +61,28 @@ pub(super) fn compile<'a>(
         tls_hosts: compiler.tls_hosts,
         clusters,
         cluster_rules,
+        gateways: compiler.gateway_ports.into_values().collect(),
         authorization,
     };
     RouteTable { ports: compiler.ports.into_values().collect(), tables: Arc::new(tables) }
+}
+
+/// What a rule is compiled for.
+#[derive(Clone, Copy, Debug)]
+struct Entrance<'e> {
+    /// The host that requests name; `None`: any.
+    pattern: Option<&'e HostPattern>,
+    /// The service port, or that of a Gateway's server.
+    port: u16,
+    /// Whether they come from clients, or through which Gateway.
+    place: Place<'e>,
+}
+
+impl<'e> Entrance<'e> {
+    /// A listener, to which clients come.
+    fn mesh(pattern: &'e HostPattern, port: u16) -> Self {
+        Self { pattern: Some(pattern), port, place: Place::Mesh }
+    }
 }
 
 /// Tables under construction.
@@ -71,6 +93,7 @@ struct Compiler<'a, 'g> {
     /// For routes that say nothing about retries.
     default_retry: &'a RetryPolicy,
     ports: BTreeMap<u16, PortTries>,
+    gateway_ports: BTreeMap<u16, GatewayPort>,
     virtual_hosts: Vec<VirtualHost>,
     tls_hosts: Vec<TlsHost>,
 }

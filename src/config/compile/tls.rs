@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crate::config::istio::Object;
 use crate::config::istio::virtual_service::{TlsMatch, TlsRule, VirtualService};
-use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
+use crate::config::registry::{Admitted, Service, ServiceId, ServicePortEntry, is_mesh};
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::host::HostPattern;
 use crate::route::table::{ObjectRef, TlsHost};
 
-use super::Compiler;
 use super::clusters::Client;
 use super::http::weighted;
+use super::{Compiler, Entrance};
 
 impl<'a> Compiler<'a, '_> {
     /// Every host that takes TLS.
@@ -33,6 +33,58 @@ impl<'a> Compiler<'a, '_> {
             for host in rules.spec.hosts.iter().filter(|_| !rules.spec.tls.is_empty()) {
                 self.names_below_wildcards(host, rules);
             }
+            self.names_through_gateways(rules);
+        }
+    }
+
+    /// Names that a rule leads to a Gateway are open as far as the Gateway's servers admit them, so that one
+    /// ServiceEntry may serve many names: those of a wildcard that covers it. Without a Gateway, a wildcard
+    /// VirtualService opens no further name.
+    fn names_through_gateways(&mut self, rules: &'a Object<VirtualService>) {
+        for rule in &rules.spec.tls {
+            for names in rule.matches.iter().filter(|names| names.port.is_some()) {
+                let port = names.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
+                for name in names.sni_hosts.iter().filter_map(|name| HostPattern::parse(name).ok()) {
+                    let entrance = Entrance::mesh(&name, port);
+                    if applies(names, entrance, &rules.origin.object.namespace) {
+                        self.name_through_gateways(rules, rule, entrance, &name);
+                    }
+                }
+            }
+        }
+    }
+
+    fn name_through_gateways(
+        &mut self,
+        rules: &'a Object<VirtualService>,
+        rule: &'a TlsRule,
+        entrance: Entrance<'_>,
+        name: &HostPattern,
+    ) {
+        let registry = self.registry;
+        if !registry.services.any_below(name) {
+            return;
+        }
+        let serves = |service: &&Service<'_>| {
+            let takes_tls = |port: &ServicePortEntry<'_>| port.number == entrance.port && port.protocol.takes_tls();
+            name.covers(&service.pattern) && service.ports.iter().any(takes_tls)
+        };
+        let served: Vec<&Service<'a>> = registry.services.iter().map(|(_, service)| service).filter(serves).collect();
+        let route = self.tls_route(rule, entrance);
+        let [(Destination::Gateway(port), _)] = route.iter().collect::<Vec<_>>()[..] else { return };
+        let mut objects: Vec<Arc<ObjectRef>> =
+            served.iter().flat_map(|service| &service.objects).map(Arc::clone).collect();
+        if objects.is_empty() {
+            return;
+        }
+        objects.push(Arc::clone(&rules.origin.object));
+        let namespace = &rules.origin.object.namespace;
+        let asked = Admitted::Pattern(name.clone());
+        for host in registry.gateways.tls_hosts(port, namespace).iter().filter_map(|host| host.common(&asked)) {
+            let Admitted::Pattern(pattern) = host else { continue };
+            let host = pattern.to_string().into();
+            let host = TlsHost { host, objects: objects.clone(), route: Some(route.clone()) };
+            self.add_tls_host(entrance.port, &pattern, host);
         }
     }
 
@@ -68,10 +120,11 @@ impl<'a> Compiler<'a, '_> {
         objects.push(Arc::clone(&rules.origin.object));
         let mut is_routed = false;
         for rule in &rules.spec.tls {
-            for names in rule.matches.iter().filter(|names| applies(names, port.number)) {
+            let entrance = Entrance::mesh(pattern, port.number);
+            for names in rule.matches.iter().filter(|names| applies(names, entrance, &rules.origin.object.namespace)) {
                 for name in names.sni_hosts.iter().filter_map(|name| within(name, pattern)) {
                     is_routed = true;
-                    let route = Some(self.tls_route(rule, &name, port.number));
+                    let route = Some(self.tls_route(rule, Entrance::mesh(&name, port.number)));
                     let host = TlsHost { host: name.to_string().into(), objects: objects.clone(), route };
                     self.add_tls_host(port.number, &name, host);
                 }
@@ -83,13 +136,13 @@ impl<'a> Compiler<'a, '_> {
         is_routed
     }
 
-    fn tls_route(&mut self, rule: &'a TlsRule, name: &HostPattern, port: u16) -> Weighted {
+    pub(super) fn tls_route(&mut self, rule: &'a TlsRule, entrance: Entrance<'_>) -> Weighted {
         let choices: Vec<(Destination, Option<i64>)> = rule
             .route
             .iter()
             .map(|route| {
                 let named = route.destination.as_ref();
-                let destination = named.map(|named| self.clusters.named(named, name, port, Client::Tls));
+                let destination = named.map(|named| self.clusters.named(named, entrance, Client::Tls));
                 (destination.unwrap_or(Destination::Missing), route.weight)
             })
             .collect();
@@ -101,10 +154,11 @@ fn unrouted(pattern: &HostPattern, objects: Vec<Arc<ObjectRef>>) -> TlsHost {
     TlsHost { host: pattern.to_string().into(), objects, route: None }
 }
 
-/// Whether a match can hold on this port. Destination subnets are never known without captured traffic.
-fn applies(names: &TlsMatch, port: u16) -> bool {
-    let on_port = names.port.is_none_or(|number| number == i64::from(port));
-    is_mesh(&names.gateways) && names.destination_subnets.is_empty() && on_port
+/// Whether a match can hold here. Destination subnets are never known without captured traffic.
+pub(super) fn applies(names: &TlsMatch, entrance: Entrance<'_>, namespace: &str) -> bool {
+    let on_port = names.port.is_none_or(|number| number == i64::from(entrance.port));
+    let is_here = entrance.place.is_within(&names.gateways, namespace);
+    is_here && names.destination_subnets.is_empty() && on_port
 }
 
 /// What an SNI pattern and a host have in common: the narrower of the two, if one covers the other.

@@ -7,6 +7,7 @@
 
 pub mod authorization_policy;
 pub mod destination_rule;
+pub mod gateway;
 pub mod mesh_config;
 pub mod scalar;
 pub mod secret;
@@ -29,6 +30,7 @@ use super::written::Written;
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
+use gateway::Gateway;
 use mesh_config::MeshConfig;
 use secret::Secret;
 use service_entry::ServiceEntry;
@@ -54,6 +56,8 @@ pub struct Objects {
     pub virtual_services: Vec<Object<VirtualService>>,
     /// `DestinationRule`.
     pub destination_rules: Vec<Object<DestinationRule>>,
+    /// `Gateway`.
+    pub gateways: Vec<Object<Gateway>>,
     /// `AuthorizationPolicy`.
     pub authorization_policies: Vec<Object<AuthorizationPolicy>>,
     /// `Sidecar`.
@@ -83,6 +87,7 @@ impl Objects {
         let replaced = replace_earlier(&mut objects.service_entries, report)
             + replace_earlier(&mut objects.virtual_services, report)
             + replace_earlier(&mut objects.destination_rules, report)
+            + replace_earlier(&mut objects.gateways, report)
             + replace_earlier(&mut objects.authorization_policies, report)
             + replace_earlier(&mut objects.sidecars, report)
             + replace_earlier(&mut objects.secrets, report);
@@ -130,6 +135,7 @@ impl Objects {
         self.service_entries.extend(other.service_entries);
         self.virtual_services.extend(other.virtual_services);
         self.destination_rules.extend(other.destination_rules);
+        self.gateways.extend(other.gateways);
         self.authorization_policies.extend(other.authorization_policies);
         self.sidecars.extend(other.sidecars);
         self.mesh_configs.extend(other.mesh_configs);
@@ -173,6 +179,7 @@ impl Objects {
             object::Kind::ServiceEntry => push(&mut self.service_entries, &origin, spec, report),
             object::Kind::VirtualService => push(&mut self.virtual_services, &origin, spec, report),
             object::Kind::DestinationRule => push(&mut self.destination_rules, &origin, spec, report),
+            object::Kind::Gateway => push(&mut self.gateways, &origin, spec, report),
             object::Kind::AuthorizationPolicy => push(&mut self.authorization_policies, &origin, spec, report),
             object::Kind::Sidecar => push(&mut self.sidecars, &origin, spec, report),
             object::Kind::Secret => {

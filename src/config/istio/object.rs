@@ -164,6 +164,7 @@ pub(super) enum Kind {
     ServiceEntry,
     VirtualService,
     DestinationRule,
+    Gateway,
     AuthorizationPolicy,
     Sidecar,
     Secret,
@@ -171,10 +172,11 @@ pub(super) enum Kind {
     ConfigMap,
 }
 
-const KINDS: [(&str, &str, &[&str], Kind); 8] = [
+const KINDS: [(&str, &str, &[&str], Kind); 9] = [
     ("ServiceEntry", "networking.istio.io", &VERSIONS, Kind::ServiceEntry),
     ("VirtualService", "networking.istio.io", &VERSIONS, Kind::VirtualService),
     ("DestinationRule", "networking.istio.io", &VERSIONS, Kind::DestinationRule),
+    ("Gateway", "networking.istio.io", &VERSIONS, Kind::Gateway),
     ("AuthorizationPolicy", "security.istio.io", &VERSIONS, Kind::AuthorizationPolicy),
     ("Sidecar", "networking.istio.io", &VERSIONS, Kind::Sidecar),
     ("Secret", "", &["v1"], Kind::Secret),

@@ -13,7 +13,7 @@ use super::scalar::{GoDuration, List, integer};
 pub struct VirtualService {
     /// Names and `*.` wildcards.
     pub hosts: List<String>,
-    /// Where the rules hold; only `mesh`, the default, matters here.
+    /// Where the rules hold: `mesh`, the default, and Gateways as `namespace/name` or `name`.
     pub gateways: List<String>,
     /// Plain HTTP.
     pub http: List<HttpRule>,

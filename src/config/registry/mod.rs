@@ -3,6 +3,7 @@
 //! Built once per load and read by both `validate::analyze` and `compile`, so that a finding and the tables never
 //! disagree about what an object refers to. Every lookup is by hash; nothing here scans all objects for one.
 
+mod gateways;
 mod host_index;
 mod policies;
 mod services;
@@ -12,12 +13,10 @@ use crate::route::host::HostPattern;
 use super::istio::virtual_service::VirtualService;
 use super::istio::{Object, Objects};
 
+pub use gateways::{Admitted, Gateways, Place, Takes, admitted, entrance, is_mesh, resolve};
 pub use host_index::HostIndex;
 pub use policies::{Policies, Policy, TlsSource};
 pub use services::{Service, ServiceId, ServicePortEntry, Services};
-
-/// The word for the gateway that is this gateway.
-const MESH: &str = "mesh";
 
 /// Every lookup among the objects of one configuration.
 #[derive(Debug)]
@@ -26,6 +25,8 @@ pub struct Registry<'a> {
     pub services: Services<'a>,
     /// DestinationRules.
     pub policies: Policies<'a>,
+    /// Gateways.
+    pub gateways: Gateways<'a>,
     /// VirtualServices with `http:`, by host; the oldest of each host.
     pub http: HostIndex<&'a Object<VirtualService>>,
     /// VirtualServices with `tls:`, by host; the oldest of each host.
@@ -35,7 +36,7 @@ pub struct Registry<'a> {
 impl<'a> Registry<'a> {
     /// Indexes the objects, oldest first. Hosts that do not parse have been reported and are left out.
     #[must_use]
-    pub fn new(objects: &'a Objects, root_namespace: &'a str) -> Self {
+    pub fn new(objects: &'a Objects, root_namespace: &'a str, gateway_services: &'a [HostPattern]) -> Self {
         let (mut http, mut tls) = (HostIndex::default(), HostIndex::default());
         for object in objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
             for pattern in object.spec.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()) {
@@ -48,12 +49,7 @@ impl<'a> Registry<'a> {
             }
         }
         let services = Services::new(&objects.service_entries);
-        Self { services, policies: Policies::new(&objects.destination_rules, root_namespace), http, tls }
+        let policies = Policies::new(&objects.destination_rules, root_namespace);
+        Self { services, policies, gateways: Gateways::new(objects, gateway_services), http, tls }
     }
-}
-
-/// Whether a list of gateways, empty meaning the default, names this gateway.
-#[must_use]
-pub fn is_mesh(gateways: &[String]) -> bool {
-    gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH)
 }

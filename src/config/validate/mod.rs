@@ -6,6 +6,7 @@
 pub mod analyze;
 pub mod authorization_policy;
 mod destination_rule;
+mod gateway;
 mod host;
 mod http;
 mod service_entry;
@@ -29,6 +30,9 @@ pub fn validate(objects: &Objects, report: &mut Report) {
     }
     for object in &objects.destination_rules {
         destination_rule::validate(&object.spec, &mut Scope::new(&object.origin, report));
+    }
+    for object in &objects.gateways {
+        gateway::validate(&object.spec, &mut Scope::new(&object.origin, report));
     }
     for object in &objects.sidecars {
         sidecar::validate(&object.spec, &mut Scope::new(&object.origin, report));

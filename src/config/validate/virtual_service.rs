@@ -15,9 +15,13 @@ pub(super) fn validate(service: &VirtualService, scope: &mut Scope<'_>) {
     let mut patterns = Vec::new();
     for (index, text) in service.hosts.iter().enumerate() {
         let field = format!("spec.hosts[{index}]");
-        if text == "*" && is_mesh(&service.gateways) {
+        let in_mesh = is_mesh(&service.gateways);
+        if text == "*" && in_mesh {
             scope.error(field, "wildcard host * is not allowed for virtual services bound to the mesh gateway");
-        } else if is_mesh(&service.gateways) {
+        } else if !in_mesh && text.parse::<std::net::IpAddr>().is_ok() {
+            let message = "no request names an address as its host: this one never matches";
+            scope.warning(code::UNREACHABLE, field, message);
+        } else if text != "*" {
             patterns.extend(host::pattern(text, &field, scope));
         }
     }
@@ -83,10 +87,6 @@ fn gateways(service: &VirtualService, scope: &mut Scope<'_>) {
     for (index, name) in service.gateways.iter().enumerate() {
         gateway_name(name, &format!("spec.gateways[{index}]"), scope);
     }
-    if !is_mesh(&service.gateways) {
-        let message = "bound to other gateways than mesh; Gateway objects are not supported yet, so it has no effect";
-        scope.warning(code::UNSUPPORTED, "spec.gateways", message);
-    }
 }
 
 fn tls(rule: &TlsRule, field: &str, service: &VirtualService, hosts: &[HostPattern], scope: &mut Scope<'_>) {
@@ -122,7 +122,8 @@ fn tls_match(names: &TlsMatch, field: &str, service: &VirtualService, hosts: &[H
             continue;
         }
         let Some(pattern) = host::pattern(name, &field, scope) else { continue };
-        if !hosts.is_empty() && !hosts.iter().any(|host| host.covers(&pattern)) {
+        let takes_any = service.hosts.iter().any(|host| host == "*");
+        if !takes_any && !hosts.is_empty() && !hosts.iter().any(|host| host.covers(&pattern)) {
             let hosts = service.hosts.join(", ");
             let message =
                 format!("SNI host {name:?} is not a compatible subset of any of the virtual service hosts: [{hosts}]");

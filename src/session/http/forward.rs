@@ -21,10 +21,10 @@ use crate::upstream::pool::PoolKey;
 use crate::upstream::tls;
 use crate::wire::http1::Span;
 
+use super::Client;
 use super::exchange::{self, Broken};
 use super::facts::Facts;
 use super::turn::{Ending, Turn};
-use super::{Client, Context};
 
 /// First wait before another attempt, doubled each time: Envoy's default.
 const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
@@ -98,13 +98,13 @@ impl<'s> Plan<'s> {
     /// What [`decide::onward`] refuses.
     pub(super) fn new(
         snapshot: &'s Snapshot,
-        context: &Context,
         facts: &Facts<'_>,
         matched: Matched<'s>,
         route: &'s Forward,
+        ticket: u32,
     ) -> Result<Self, Failure> {
         let requested = facts.host.as_ref().ok_or(Failure::NotListed)?;
-        let onward = decide::onward(snapshot, requested, facts, matched, route, context.balancer.random())?;
+        let onward = decide::onward(snapshot, requested, facts, matched, route, ticket)?;
         Ok(Self {
             cluster: ClusterRef::Route(onward.cluster),
             target: facts.target(onward.path.as_deref()),
@@ -113,6 +113,12 @@ impl<'s> Plan<'s> {
             timeout: route.timeout,
             retry: &route.retry,
         })
+    }
+
+    /// The same, within the timeout of the route that led to the Gateway whose route this is.
+    pub(super) fn within(self, before: Option<&Forward>) -> Self {
+        let bound = before.and_then(|before| before.timeout);
+        Self { timeout: self.timeout.into_iter().chain(bound).min(), ..self }
     }
 
     /// Forwarding to a host that no resource names, under ALLOW_ANY.

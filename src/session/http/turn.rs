@@ -76,11 +76,16 @@ impl<'a> Turn<'a> {
         self.story.host.clone_from(&facts.host);
         snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
         let source = Source { address: self.client.peer.ip(), port: self.client.service_port };
-        match decide::http(snapshot, source, facts.host.as_ref(), &facts)? {
+        let host = facts.host.as_ref();
+        let verdict = decide::http(snapshot, source, host, &facts)?;
+        let ticket = self.context.balancer.random();
+        let entered = decide::enter(snapshot, verdict, host, &facts, ticket)?;
+        match entered.verdict {
             HttpVerdict::Forward(host, matched, route) => {
                 self.story.service = Some(&host.host);
                 self.story.route = Some(route_name(matched));
-                Plan::new(snapshot, self.context, &facts, matched, route).map(Next::Forward)
+                Plan::new(snapshot, &facts, matched, route, ticket)
+                    .map(|plan| Next::Forward(plan.within(entered.before)))
             }
             HttpVerdict::Anywhere => {
                 self.story.route = Some("allow_any".into());

@@ -1,6 +1,7 @@
 //! What objects say about each other: dangling references, conflicts, dead rules, surprises. Warnings, except where
 //! a destination is the gateway itself.
 
+mod gateways;
 mod origination;
 mod references;
 mod routes;
@@ -31,10 +32,11 @@ pub fn analyze(
     references::rules(objects, registry, report);
     references::labels(objects, registry, report);
     references::targets(objects, report);
+    gateways::analyze(objects, registry, report);
     routes::hosts(objects, registry, report);
     routes::dead_rules(objects, report);
     origination::double_encryption(registry, report);
-    origination::server_names(objects, bootstrap, report);
-    origination::system_roots(objects, bootstrap, report);
+    origination::server_names(objects, registry, bootstrap, report);
+    origination::system_roots(objects, registry, bootstrap, report);
     origination::plain_text(objects, registry, report);
 }

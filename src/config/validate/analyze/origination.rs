@@ -5,13 +5,20 @@ use crate::config::finding::{Report, code};
 use crate::config::istio::destination_rule::{ClientTls, DestinationRule, TlsMode, TrafficPolicy};
 use crate::config::istio::service_entry::Protocol;
 use crate::config::istio::{Objects, Scope};
-use crate::config::registry::{Registry, is_mesh};
+use crate::config::registry::Registry;
+use crate::route::host::HostPattern;
 
 fn originates(tls: &ClientTls) -> bool {
     match tls.mode.unwrap_or(TlsMode::Disable) {
         TlsMode::Disable => false,
         TlsMode::Simple | TlsMode::Mutual | TlsMode::IstioMutual => true,
     }
+}
+
+/// Whether a rule is about the way to this node's own Gateways, which no connection goes.
+fn is_internal(rule: &DestinationRule, registry: &Registry<'_>) -> bool {
+    let host = rule.host.as_deref().and_then(|host| HostPattern::parse(host).ok());
+    host.is_some_and(|host| registry.gateways.is_own_service(&host) && registry.services.declared(&host).is_none())
 }
 
 /// Istio would encrypt twice where clients speak TLS to a port for which a DestinationRule originates it.
@@ -32,8 +39,8 @@ pub(super) fn double_encryption(registry: &Registry<'_>, report: &mut Report) {
 }
 
 /// Istio checks no name where `sni` is set without `subjectAltNames`.
-pub(super) fn server_names(objects: &Objects, bootstrap: &Bootstrap, report: &mut Report) {
-    for object in &objects.destination_rules {
+pub(super) fn server_names(objects: &Objects, registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
+    for object in objects.destination_rules.iter().filter(|object| !is_internal(&object.spec, registry)) {
         for (field, tls) in settings(&object.spec).into_iter().filter(|(_, tls)| originates(tls)) {
             let has_sni = tls.sni.as_ref().is_some_and(|sni| !sni.is_empty());
             let is_verified = tls.insecure_skip_verify != Some(true);
@@ -55,11 +62,11 @@ pub(super) fn server_names(objects: &Objects, bootstrap: &Bootstrap, report: &mu
 }
 
 /// Older Istio verified nothing where no roots are named; this gateway, and newer Istio, take the system's.
-pub(super) fn system_roots(objects: &Objects, bootstrap: &Bootstrap, report: &mut Report) {
+pub(super) fn system_roots(objects: &Objects, registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
     if bootstrap.tls.ca_certificates.is_some() {
         return;
     }
-    for object in &objects.destination_rules {
+    for object in objects.destination_rules.iter().filter(|object| !is_internal(&object.spec, registry)) {
         for (field, tls) in settings(&object.spec).into_iter().filter(|(_, tls)| originates(tls)) {
             let named = [&tls.ca_certificates, &tls.credential_name];
             let is_named = named.into_iter().flatten().any(|text| !text.is_empty());
@@ -94,7 +101,7 @@ fn settings_of<'a>(field: &str, policy: &'a TrafficPolicy) -> Vec<(String, &'a C
 
 /// Plain HTTP that a route leads to a TLS port without anybody opening TLS.
 pub(super) fn plain_text(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
-    for object in objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
+    for object in objects.virtual_services.iter().filter(|object| registry.gateways.is_in_force(object)) {
         let http = super::references::routes(&object.spec).filter(|(field, _)| field.starts_with("spec.http"));
         for (field, destination) in http {
             let Some(id) = destination.host.as_deref().and_then(|host| registry.services.named(host)) else { continue };

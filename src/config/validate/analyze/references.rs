@@ -7,12 +7,12 @@ use crate::config::istio::destination_rule::DestinationRule;
 use crate::config::istio::service_entry::WorkloadEntry;
 use crate::config::istio::virtual_service::{RouteDestination, VirtualService};
 use crate::config::istio::{Object, Objects, Scope};
-use crate::config::registry::{Registry, ServiceId, is_mesh};
+use crate::config::registry::{Registry, ServiceId};
 use crate::route::host::HostPattern;
 
 /// Destinations of routes; a dangling one answers 503 `NC`.
 pub(super) fn destinations(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
-    for object in objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
+    for object in objects.virtual_services.iter().filter(|object| registry.gateways.is_in_force(object)) {
         for (field, destination) in routes(&object.spec) {
             self::destination(object, destination, &field, registry, &mut Scope::new(&object.origin, report));
         }
@@ -41,7 +41,10 @@ fn destination(
 ) {
     let host = destination.host.as_deref().unwrap_or_default();
     let Some(id) = registry.services.named(host) else {
-        if HostPattern::parse(host).is_ok() {
+        let Ok(pattern) = HostPattern::parse(host) else { return };
+        if registry.gateways.is_own_service(&pattern) {
+            super::gateways::hop(&pattern, destination, field, registry, scope);
+        } else {
             let message = format!("Referenced host not found: {host:?}; requests get 503 NC");
             scope.warning(code::NOT_FOUND, format!("{field}.host"), message);
         }
@@ -119,7 +122,9 @@ pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
     for object in &objects.destination_rules {
         let Some(Ok(pattern)) = object.spec.host.as_deref().map(HostPattern::parse) else { continue };
         let scope = &mut Scope::new(&object.origin, report);
-        let is_used = registry.services.declared(&pattern).is_some() || registry.services.any_below(&pattern);
+        let is_used = registry.services.declared(&pattern).is_some()
+            || registry.services.any_below(&pattern)
+            || registry.gateways.is_own_service(&pattern);
         if !is_used {
             let message = format!("no ServiceEntry declares {pattern}; the rule has no effect");
             scope.warning(code::RULE_HOST, "spec.host", message);

@@ -1,0 +1,135 @@
+//! Servers of Gateways → the hosts that they admit, and what their VirtualServices say of those.
+//!
+//! Unlike those of the mesh, the VirtualServices that are bound to a Gateway are merged: of one host, the rules of the
+//! oldest come first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::istio::Object;
+use crate::config::istio::gateway::{Gateway, Server};
+use crate::config::istio::virtual_service::VirtualService;
+use crate::config::registry::{Admitted, Place, Takes, admitted, entrance};
+use crate::route::table::{GatewayHosts, GatewayPort, ObjectRef, TlsHost, VirtualHost};
+
+use super::{Compiler, Entrance};
+
+/// Where a host stands in the tables, for its rules to be merged.
+type Known = BTreeMap<(u16, String), u32>;
+
+impl<'a> Compiler<'a, '_> {
+    /// Every server of every Gateway.
+    pub(super) fn gateways(&mut self) {
+        let (mut http, mut tls) = (Known::new(), Known::new());
+        for gateway in &self.objects.gateways {
+            for server in &gateway.spec.servers {
+                match entrance(server) {
+                    Some((port, Takes::Http | Takes::HttpInTls(_))) => {
+                        self.gateway_http(gateway, server, port, &mut http);
+                    }
+                    Some((port, Takes::Tls)) => self.gateway_tls(gateway, server, port, &mut tls),
+                    Some((_, Takes::Nothing)) | None => {}
+                }
+            }
+        }
+    }
+
+    fn gateway_http(&mut self, gateway: &'a Object<Gateway>, server: &'a Server, port: u16, known: &mut Known) {
+        for rules in self.registry.gateways.bound(gateway).iter().filter(|rules| !rules.spec.http.is_empty()) {
+            for host in hosts(gateway, server, rules) {
+                let routes = self.routes(rules, entrance_of(gateway, port, &host));
+                let objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
+                if let Some(index) = known.get(&(port, host.to_string())) {
+                    let merged = &mut self.virtual_hosts[*index as usize];
+                    merged.routes.extend(routes);
+                    add(&mut merged.objects, objects);
+                    continue;
+                }
+                let index = u32::try_from(self.virtual_hosts.len()).unwrap_or(u32::MAX);
+                self.virtual_hosts.push(VirtualHost { host: host.to_string().into(), objects, routes });
+                insert(&mut self.gateway_port(port).http, &host, index);
+                known.insert((port, host.to_string()), index);
+            }
+        }
+    }
+
+    /// Of two matches for one name the first holds.
+    fn gateway_tls(&mut self, gateway: &'a Object<Gateway>, server: &'a Server, port: u16, known: &mut Known) {
+        for rules in self.registry.gateways.bound(gateway) {
+            let namespace = &*rules.origin.object.namespace;
+            for (rule, names) in rules.spec.tls.iter().flat_map(|rule| rule.matches.iter().map(move |it| (rule, it))) {
+                if !super::tls::applies(names, entrance_of(gateway, port, &Admitted::Any), namespace) {
+                    continue;
+                }
+                for name in names.sni_hosts.iter().filter_map(|name| Admitted::parse(name)) {
+                    for host in hosts(gateway, server, rules).iter().filter_map(|host| host.common(&name)) {
+                        if known.contains_key(&(port, host.to_string())) {
+                            continue;
+                        }
+                        let route = Some(self.tls_route(rule, entrance_of(gateway, port, &host)));
+                        let objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
+                        let index = u32::try_from(self.tls_hosts.len()).unwrap_or(u32::MAX);
+                        self.tls_hosts.push(TlsHost { host: host.to_string().into(), objects, route });
+                        insert(&mut self.gateway_port(port).tls, &host, index);
+                        known.insert((port, host.to_string()), index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The objects behind a host at a Gateway: its ServiceEntries too, so that policies for them hold.
+    fn gateway_objects(&self, host: &Admitted, own: [&Arc<ObjectRef>; 2]) -> Vec<Arc<ObjectRef>> {
+        let services = &self.registry.services;
+        let declared = match host {
+            Admitted::Pattern(pattern) => services.declared(pattern),
+            Admitted::Any => None,
+        };
+        let mut objects: Vec<_> = declared.map(|id| services.service(id).objects.clone()).unwrap_or_default();
+        add(&mut objects, own.map(Arc::clone));
+        objects
+    }
+
+    fn gateway_port(&mut self, port: u16) -> &mut GatewayPort {
+        self.gateway_ports.entry(port).or_insert_with(|| GatewayPort { port, ..GatewayPort::default() })
+    }
+}
+
+fn entrance_of<'e>(gateway: &'e Object<Gateway>, port: u16, host: &'e Admitted) -> Entrance<'e> {
+    let pattern = match host {
+        Admitted::Any => None,
+        Admitted::Pattern(pattern) => Some(pattern),
+    };
+    let (namespace, name) = gateway.origin.identity();
+    Entrance { pattern, port, place: Place::Gateway(namespace, name) }
+}
+
+/// The hosts of a VirtualService that a server admits.
+fn hosts(gateway: &Object<Gateway>, server: &Server, rules: &Object<VirtualService>) -> Vec<Admitted> {
+    let (of_gateway, namespace) = (&*gateway.origin.object.namespace, &*rules.origin.object.namespace);
+    let mut hosts: Vec<Admitted> = Vec::new();
+    for host in rules.spec.hosts.iter().filter_map(|host| Admitted::parse(host)) {
+        for common in admitted(server, of_gateway, namespace).filter_map(|admitted| admitted.common(&host)) {
+            if !hosts.contains(&common) {
+                hosts.push(common);
+            }
+        }
+    }
+    hosts
+}
+
+fn insert(hosts: &mut GatewayHosts, host: &Admitted, index: u32) {
+    match host {
+        Admitted::Any => hosts.any = Some(index),
+        // The first has the host; the others are merged into it.
+        Admitted::Pattern(pattern) => drop(hosts.named.insert(pattern, index)),
+    }
+}
+
+fn add(objects: &mut Vec<Arc<ObjectRef>>, more: impl IntoIterator<Item = Arc<ObjectRef>>) {
+    for object in more {
+        if !objects.contains(&object) {
+            objects.push(object);
+        }
+    }
+}

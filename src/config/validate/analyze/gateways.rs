@@ -1,0 +1,116 @@
+//! VirtualServices and the Gateways that they are bound to, and routes that lead from the mesh to a Gateway.
+
+use crate::config::finding::{Report, code};
+use crate::config::istio::virtual_service::{HttpRule, RouteDestination, VirtualService};
+use crate::config::istio::{Object, Objects, Scope};
+use crate::config::registry::{Admitted, Place, Registry, Takes, admitted, resolve};
+use crate::route::host::HostPattern;
+
+/// Gateways that are not there, hosts that they do not admit, and what does not survive the way to them.
+pub(super) fn analyze(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    for object in &objects.virtual_services {
+        let scope = &mut Scope::new(&object.origin, report);
+        for (field, name) in named(&object.spec) {
+            if let Place::Gateway(namespace, name) = resolve(name, &object.origin.object.namespace)
+                && registry.gateways.named(namespace, name).is_none()
+            {
+                let message = format!("Referenced gateway not found: \"{namespace}/{name}\"; nothing arrives there");
+                scope.warning(code::NOT_FOUND, field, message);
+            }
+        }
+        hosts(object, registry, scope);
+        for (index, rule) in object.spec.http.iter().enumerate() {
+            carried(rule, &format!("spec.http[{index}]"), registry, scope);
+        }
+    }
+}
+
+/// Every gateway that a VirtualService names, with its field.
+fn named(service: &VirtualService) -> Vec<(String, &String)> {
+    let http = service.http.iter().enumerate().flat_map(|(rule, http)| {
+        let blocks = http.matches.iter().enumerate();
+        blocks.map(move |(number, block)| (format!("spec.http[{rule}].match[{number}].gateways"), &block.gateways))
+    });
+    let tls = service.tls.iter().enumerate().flat_map(|(rule, tls)| {
+        let blocks = tls.matches.iter().enumerate();
+        blocks.map(move |(number, block)| (format!("spec.tls[{rule}].match[{number}].gateways"), &block.gateways))
+    });
+    let lists = std::iter::once(("spec.gateways".to_owned(), &service.gateways)).chain(http).chain(tls);
+    let each = lists.flat_map(|(field, names)| {
+        names.iter().enumerate().map(move |(index, name)| (format!("{field}[{index}]"), name))
+    });
+    each.collect()
+}
+
+/// Hosts that a Gateway does not admit never arrive there.
+fn hosts(object: &Object<VirtualService>, registry: &Registry<'_>, scope: &mut Scope<'_>) {
+    let own = &*object.origin.object.namespace;
+    for (index, name) in object.spec.gateways.iter().enumerate() {
+        let Place::Gateway(namespace, name) = resolve(name, own) else { continue };
+        let Some(gateway) = registry.gateways.named(namespace, name) else { continue };
+        let is_admitted = |host: &Admitted| {
+            let mut hosts = gateway.spec.servers.iter().flat_map(|server| admitted(server, namespace, own));
+            hosts.any(|admitted| admitted.common(host).is_some())
+        };
+        for host in &object.spec.hosts {
+            if Admitted::parse(host).is_some_and(|host| !is_admitted(&host)) {
+                let message =
+                    format!("no server of Gateway {namespace}/{name} admits host {host}: it never arrives there");
+                scope.warning(code::NOT_ADMITTED, format!("spec.gateways[{index}]"), message);
+            }
+        }
+    }
+}
+
+/// A rule that leads to a Gateway says who goes there; what it would do to the request on the way is not done.
+fn carried(rule: &HttpRule, field: &str, registry: &Registry<'_>, scope: &mut Scope<'_>) {
+    let leads_there = |destination: &RouteDestination| {
+        let host = destination.host.as_deref().and_then(|host| HostPattern::parse(host).ok());
+        host.is_some_and(|host| registry.gateways.is_own_service(&host) && registry.services.declared(&host).is_none())
+    };
+    let mut routes = rule.route.iter().filter(|route| route.destination.as_ref().is_some_and(leads_there)).peekable();
+    if routes.peek().is_none() {
+        return;
+    }
+    let of_route = routes.any(|route| route.headers.is_some());
+    let parts = [
+        ("rewrite", rule.rewrite.is_some()),
+        ("headers", rule.headers.is_some()),
+        ("route.headers", of_route),
+        ("fault", rule.fault.is_some()),
+        ("mirror", rule.mirror.is_some() || !rule.mirrors.is_empty()),
+        ("corsPolicy", rule.cors_policy.is_some()),
+    ];
+    for (part, _) in parts.into_iter().filter(|(_, present)| *present) {
+        let message = format!("{part} is not supported on a route to a Gateway; write it on the Gateway's own route");
+        scope.refuse(format!("{field}.{part}"), message);
+    }
+}
+
+/// A destination that is a Gateway's own service.
+pub(super) fn hop(
+    host: &HostPattern,
+    destination: &RouteDestination,
+    field: &str,
+    registry: &Registry<'_>,
+    scope: &mut Scope<'_>,
+) {
+    let Some(number) = destination.port.as_ref().and_then(|port| u16::try_from(port.number?).ok()) else { return };
+    let is_tls = field.starts_with("spec.tls");
+    let serves = |takes: Takes| match takes {
+        Takes::Tls => is_tls,
+        Takes::Http | Takes::HttpInTls(_) => !is_tls,
+        Takes::Nothing => false,
+    };
+    if !registry.gateways.takes_on(number).any(serves) {
+        let what = if is_tls { "TLS" } else { "HTTP" };
+        let message = format!("no Gateway has a server for {what} on port {number}; requests get 503 NC");
+        scope.warning(code::NOT_FOUND, format!("{field}.port.number"), message);
+    }
+    let Some(subset) = destination.subset.as_deref().filter(|subset| !subset.is_empty()) else { return };
+    let namespace = crate::config::compile::gateway_namespace(host);
+    if registry.policies.subset(host, namespace, subset).is_none() {
+        let message = format!("Referenced host+subset in destinationrule not found: \"{host}+{subset}\"");
+        scope.warning(code::NOT_FOUND, format!("{field}.subset"), format!("{message}; requests get 503 NC"));
+    }
+}
