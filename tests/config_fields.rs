@@ -11,6 +11,7 @@ use portcullis::config::Loader;
 use portcullis::config::finding::{Finding, Severity};
 use portcullis::config::istio::authorization_policy as policy;
 use portcullis::config::istio::destination_rule as rule;
+use portcullis::config::istio::gateway;
 use portcullis::config::istio::mesh_config as mesh;
 use portcullis::config::istio::service_entry as entry;
 use portcullis::config::istio::sidecar;
@@ -22,7 +23,7 @@ const BEGIN: &str = "<!-- fields: begin -->\n";
 const END: &str = "<!-- fields: end -->\n";
 
 /// A kind, its API group, a document that is good without further fields, and what it refers to.
-const KINDS: [(&str, &str, &str); 6] = [
+const KINDS: [(&str, &str, &str); 7] = [
     (
         "ServiceEntry",
         "networking.istio.io",
@@ -37,6 +38,11 @@ const KINDS: [(&str, &str, &str); 6] = [
         "DestinationRule",
         "networking.istio.io",
         "{host: b.example.com, trafficPolicy: {loadBalancer: {simple: RANDOM}}}",
+    ),
+    (
+        "Gateway",
+        "networking.istio.io",
+        "{servers: [{port: {number: 443, name: tls, protocol: TLS}, hosts: [b.example.com], tls: {mode: PASSTHROUGH}}]}",
     ),
     (
         "AuthorizationPolicy",
@@ -74,6 +80,10 @@ fn types() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("DestinationRule", "trafficPolicy.connectionPool.", fields::<rule::ConnectionPool>()),
         ("DestinationRule", "trafficPolicy.connectionPool.tcp.", fields::<rule::TcpPool>()),
         ("DestinationRule", "trafficPolicy.tls.", fields::<rule::ClientTls>()),
+        ("Gateway", "", fields::<gateway::Gateway>()),
+        ("Gateway", "servers[].", fields::<gateway::Server>()),
+        ("Gateway", "servers[].port.", fields::<gateway::ServerPort>()),
+        ("Gateway", "servers[].tls.", fields::<gateway::ServerTls>()),
         ("AuthorizationPolicy", "", fields::<policy::AuthorizationPolicy>()),
         ("AuthorizationPolicy", "targetRefs[].", fields::<policy::TargetRef>()),
         ("AuthorizationPolicy", "rules[].", fields::<policy::Rule>()),
@@ -139,6 +149,16 @@ const SAMPLES: &[(&str, &str)] = &[
     ("portLevelSettings", "[{port: {number: 443}, loadBalancer: {simple: RANDOM}}]"),
     ("trafficPolicy.tls", "{mode: SIMPLE}"),
     ("tls.mode", "SIMPLE"),
+    ("Gateway.servers", "[{port: {number: 80, name: http, protocol: HTTP}, hosts: [b.example.com]}]"),
+    ("Gateway.selector", "{istio: egressgateway}"),
+    ("servers[].port", "{number: 443, name: tls, protocol: TLS}"),
+    ("servers[].port.name", "tls"),
+    ("servers[].port.protocol", "TLS"),
+    ("servers[].hosts", "[b.example.com]"),
+    ("servers[].tls", "{mode: PASSTHROUGH}"),
+    ("servers[].tls.mode", "PASSTHROUGH"),
+    ("ProtocolVersion", "TLSV1_3"),
+    ("httpsRedirect", "true"),
     ("action", "ALLOW"),
     ("targetRef", "{group: networking.istio.io, kind: ServiceEntry, name: other}"),
     ("targetRefs", "[{group: networking.istio.io, kind: ServiceEntry, name: other}]"),
@@ -175,9 +195,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("ServiceEntry.resolution", "NONE and DYNAMIC_DNS resolve the name that the client asked for"),
     ("ServiceEntry.endpoints[].address", "no `unix://`"),
-    ("VirtualService.gateways", "`mesh` only; an object for other gateways has no effect"),
-    ("VirtualService.http[].match[].gateways", "`mesh` only"),
-    ("VirtualService.tls[].match[].gateways", "`mesh` only"),
+    ("VirtualService.gateways", "`mesh`, `namespace/name`, `name`"),
     ("VirtualService.http[].retries.retryOn", "connections that fail or break; not the statuses of answers"),
     ("VirtualService.http[].rewrite.uri", "a result that leaves the written path by dot segments is refused with 400"),
     ("DestinationRule.subsets[].trafficPolicy", "as `trafficPolicy`"),
@@ -185,6 +203,12 @@ const NOTES: &[(&str, &str)] = &[
     ("DestinationRule.trafficPolicy.loadBalancer.simple", "PASSTHROUGH is LEAST_REQUEST"),
     ("DestinationRule.trafficPolicy.tls.mode", "ISTIO_MUTUAL answers 503"),
     ("DestinationRule.trafficPolicy.tls.credentialName", "a Secret, else a folder"),
+    ("Gateway.selector", "every selector means this node"),
+    ("Gateway.servers[].port.protocol", "TCP, and what is carried as TCP, is not served"),
+    (
+        "Gateway.servers[].tls.mode",
+        "PASSTHROUGH and ISTIO_MUTUAL; SIMPLE and MUTUAL on the way from the mesh only; nobody reaches others",
+    ),
     ("AuthorizationPolicy.action", "ALLOW and DENY; AUDIT has no effect, CUSTOM is refused"),
     ("AuthorizationPolicy.selector", "every selector means this node"),
     ("AuthorizationPolicy.targetRefs[].kind", "ServiceEntry only"),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use portcullis::config::finding::Severity;
 use portcullis::config::{Loaded, Loader};
 use portcullis::limits::Limits;
 use portcullis::snapshot::{AccessLog, Outbound};
@@ -53,6 +54,17 @@ fn the_origination_sample_opens_plain_http_and_warns_of_double_encryption() {
     assert!(codes.contains(&"PC0009"), "{codes:?}");
     let host = "www.googleapis.com".parse().expect("a name");
     assert!(loaded.routes.http(80, &host).is_some());
+}
+
+#[test]
+fn the_egress_gateway_sample_leads_both_protocols_through_its_gateway() {
+    let loaded = load("egress-gateway/portcullis.yaml");
+    let host = "edition.cnn.com".parse().expect("a name");
+    assert!(loaded.routes.http(80, &host).is_some() && loaded.routes.tls(443, &host).is_some());
+    assert!(loaded.routes.gateway_http(80, &host).is_some() && loaded.routes.gateway_tls(443, &host).is_some());
+    let warnings: Vec<_> = loaded.findings.iter().filter(|finding| finding.severity == Severity::Warning).collect();
+    // A client that speaks TLS is not encrypted twice, which Istio would do.
+    assert!(warnings.iter().all(|finding| finding.code == "PC0009"), "{warnings:?}");
 }
 
 #[test]

@@ -163,7 +163,13 @@ fn tls(tls: &ServerTls, field: &str, scope: &mut Scope<'_>) {
                        get there";
         scope.warning(code::UNSUPPORTED, format!("{field}.mode"), message);
     }
-    scope.refuse_present(field, [("httpsRedirect", tls.https_redirect == Some(true))]);
+    let refused = [
+        ("httpsRedirect", tls.https_redirect == Some(true)),
+        ("subjectAltNames", !tls.subject_alt_names.is_empty()),
+        ("verifyCertificateSpki", !tls.verify_certificate_spki.is_empty()),
+        ("verifyCertificateHash", !tls.verify_certificate_hash.is_empty()),
+    ];
+    scope.refuse_present(field, refused);
     versions(tls, field, scope);
 }
 

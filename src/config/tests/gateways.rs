@@ -1,0 +1,207 @@
+//! Gateways: what is led to them, what they admit, and what their VirtualServices make of it.
+
+use super::*;
+use crate::route::decide;
+use crate::snapshot::Snapshot;
+
+const OWN: &str = "istio-egressgateway.istio-system.svc.cluster.local";
+
+/// A Gateway `egress` with these servers.
+fn gateway(servers: &str) -> String {
+    object("Gateway", "egress", &format!("{{selector: {{istio: egressgateway}}, servers: [{servers}]}}"))
+}
+
+fn plain(port: u16, hosts: &str) -> String {
+    format!("{{port: {{number: {port}, name: http-{port}, protocol: HTTP}}, hosts: [{hosts}]}}")
+}
+
+fn tls_server(port: u16, protocol: &str, mode: &str, hosts: &str) -> String {
+    format!(
+        "{{port: {{number: {port}, name: tls-{port}, protocol: {protocol}}}, hosts: [{hosts}], tls: {{mode: {mode}}}}}"
+    )
+}
+
+/// A route from the mesh to the Gateway's own service on this port.
+fn way(port: u16) -> String {
+    format!("{{match: [{{gateways: [mesh]}}], route: [{{destination: {{host: {OWN}, port: {{number: {port}}}}}}}]}}")
+}
+
+/// A route of the Gateway.
+fn onward(conditions: &str, host: &str) -> String {
+    format!(
+        "{{match: [{{gateways: [egress]{conditions}}}], route: [{{destination: {{host: {host}, port: {{number: 80}}}}}}]}}"
+    )
+}
+
+fn routes(name: &str, host: &str, http: &[String]) -> String {
+    let spec = format!("{{hosts: [{host}], gateways: [mesh, egress], http: [{}]}}", http.join(", "));
+    object("VirtualService", name, &spec)
+}
+
+fn name(text: &str) -> crate::route::host::HostName {
+    text.parse().expect("a valid name")
+}
+
+fn leads(loaded: &Loaded, port: u16, host: &str) -> Destination {
+    destination(&http(loaded, port, host).expect("listed").routes[0])
+}
+
+/// The names of the routes that a host has at the Gateways on a port.
+fn at_gateway(loaded: &Loaded, port: u16, host: &str) -> Option<usize> {
+    loaded.routes.gateway_http(port, &name(host)).map(|host| host.routes.len())
+}
+
+fn a_and_b() -> String {
+    entry("a", "a.com", HTTP, DNS) + &entry("b", "b.com", HTTP, DNS)
+}
+
+#[test]
+fn a_route_to_the_service_of_a_gateway_enters_its_server() {
+    let yaml = a_and_b() + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[way(80), onward("", "a.com")]);
+    let loaded = load(&yaml);
+    assert_eq!(leads(&loaded, 80, "a.com"), Destination::Gateway(80));
+    assert_eq!(at_gateway(&loaded, 80, "a.com"), Some(1));
+    assert_eq!(at_gateway(&loaded, 80, "b.com"), None);
+    assert_eq!(findings(&yaml), []);
+}
+
+#[test]
+fn a_gateway_leads_to_no_other_gateway() {
+    // The rule holds in both places, so at the gateway it would lead to itself.
+    let both = format!("{{route: [{{destination: {{host: {OWN}, port: {{number: 80}}}}}}]}}");
+    let loaded = load(&(a_and_b() + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[both])));
+    assert_eq!(leads(&loaded, 80, "a.com"), Destination::Gateway(80));
+    let host = loaded.routes.gateway_http(80, &name("a.com")).expect("admitted");
+    assert_eq!(destination(&host.routes[0]), Destination::Missing);
+    let snapshot = Snapshot { generation: 1, routes: loaded.routes.clone(), settings: loaded.settings.clone() };
+    assert!(decide::cluster(&snapshot, Destination::Gateway(80)).is_err());
+}
+
+#[test]
+fn a_port_without_a_server_and_a_subset_without_a_rule_lead_nowhere() {
+    let dangling = a_and_b() + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[way(81)]);
+    assert_eq!(leads(&load(&dangling), 80, "a.com"), Destination::Missing);
+    let warning = (Severity::Warning, "IST0101", "spec.http[0].route[0].destination.port.number".to_owned());
+    assert_eq!(findings(&dangling), [warning]);
+    let subset = way(80).replace("port: {number: 80}", "subset: v1, port: {number: 80}");
+    let subset = a_and_b() + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[subset]);
+    assert_eq!(leads(&load(&subset), 80, "a.com"), Destination::Missing);
+    let rule = object("DestinationRule", "egress", &format!("{{host: {OWN}, subsets: [{{name: v1}}]}}"));
+    assert_eq!(leads(&load(&(subset + &rule)), 80, "a.com"), Destination::Gateway(80));
+}
+
+#[test]
+fn a_service_entry_for_the_name_of_the_service_holds_before_the_gateway() {
+    let own = entry("own", OWN, HTTP, DNS);
+    let yaml = a_and_b() + &own + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[way(80)]);
+    assert_eq!(&*cluster(&load(&yaml), leads(&load(&yaml), 80, "a.com")).name, format!("outbound|80||{OWN}"));
+}
+
+#[test]
+fn only_what_server_and_virtual_service_both_name_is_admitted() {
+    let admits = |hosts: &str, host: &str| {
+        let loaded = load(&(a_and_b() + &gateway(&plain(80, hosts)) + &routes("r", host, &[onward("", "a.com")])));
+        ["a.com", "x.a.com", "y.x.a.com"].map(|host| at_gateway(&loaded, 80, host).is_some())
+    };
+    assert_eq!(admits("'*'", "'*.a.com'"), [false, true, true]);
+    assert_eq!(admits("x.a.com", "'*.a.com'"), [false, true, false]);
+    assert_eq!(admits("'*.x.a.com'", "'*.a.com'"), [false, false, true]);
+    assert_eq!(admits("'default/*'", "a.com"), [true, false, false]);
+    assert_eq!(admits("'other/*'", "a.com"), [false, false, false]);
+}
+
+#[test]
+fn any_host_is_admitted_where_both_say_so() {
+    let rules = "{hosts: ['*'], gateways: [egress], http: [{route: [{destination: {host: a.com}}]}]}";
+    let yaml = a_and_b() + &gateway(&plain(80, "'*'")) + &object("VirtualService", "r", rules);
+    assert_eq!(at_gateway(&load(&yaml), 80, "anything.example"), Some(1));
+    assert_eq!(findings(&yaml), []);
+}
+
+#[test]
+fn virtual_services_of_a_gateway_are_merged() {
+    let first = routes("one", "a.com", &[onward(", uri: {prefix: /one}", "a.com")]);
+    let second = routes("two", "a.com", &[onward("", "b.com")]);
+    let loaded = load(&(a_and_b() + &gateway(&plain(80, "a.com")) + &first + &second));
+    assert_eq!(at_gateway(&loaded, 80, "a.com"), Some(2));
+}
+
+#[test]
+fn tls_servers_take_the_names_that_their_virtual_services_route() {
+    let rule = |gateways: &str, host: &str| {
+        format!(
+            "{{match: [{{gateways: [{gateways}], port: 443, sniHosts: [a.com]}}], route: [{{destination: {{host: {host}, port: {{number: 443}}}}}}]}}"
+        )
+    };
+    let rules = format!(
+        "{{hosts: [a.com], gateways: [mesh, egress], tls: [{}, {}]}}",
+        rule("mesh", OWN),
+        rule("egress", "a.com")
+    );
+    let with = |mode: &str| {
+        load(
+            &(entry("a", "a.com", HTTPS, DNS)
+                + &gateway(&tls_server(443, "TLS", mode, "a.com"))
+                + &object("VirtualService", "r", &rules)),
+        )
+    };
+    let loaded = with("PASSTHROUGH");
+    let route = |host: &TlsHost| host.route.as_ref().expect("routed").pick(0);
+    assert_eq!(route(tls(&loaded, 443, "a.com").expect("listed")), Destination::Gateway(443));
+    let host = loaded.routes.gateway_tls(443, &name("a.com")).expect("admitted");
+    assert_eq!(&*cluster(&loaded, route(host)).name, "outbound|443||a.com");
+    // Nobody's TLS goes through a server at which it would end.
+    let loaded = with("ISTIO_MUTUAL");
+    assert_eq!(route(tls(&loaded, 443, "a.com").expect("listed")), Destination::Missing);
+}
+
+#[test]
+fn a_server_that_asks_for_tls_is_open_to_those_whose_rule_opens_it() {
+    let leads_with = |server: &str, rule: &str| {
+        let files = if server == "ISTIO_MUTUAL" { "" } else { ", credentialName: it" };
+        let server = tls_server(443, "HTTPS", &format!("{server}{files}"), "a.com");
+        let rule =
+            object("DestinationRule", "egress", &format!("{{host: {OWN}, trafficPolicy: {{tls: {{mode: {rule}}}}}}}"));
+        leads(&load(&(a_and_b() + &gateway(&server) + &rule + &routes("r", "a.com", &[way(443)]))), 80, "a.com")
+    };
+    assert_eq!(leads_with("ISTIO_MUTUAL", "DISABLE"), Destination::Gateway(443));
+    assert_eq!(leads_with("SIMPLE", "DISABLE"), Destination::Missing);
+    assert_eq!(leads_with("SIMPLE", "SIMPLE"), Destination::Gateway(443));
+    assert_eq!(leads_with("MUTUAL", "SIMPLE"), Destination::Missing);
+    assert_eq!(leads_with("MUTUAL", "ISTIO_MUTUAL"), Destination::Gateway(443));
+}
+
+#[test]
+fn what_a_route_to_a_gateway_cannot_carry_is_refused() {
+    let rewriting = way(80).replace("{match", "{rewrite: {uri: /x}, match");
+    let yaml = a_and_b() + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[rewriting]);
+    assert_eq!(findings(&yaml), error("PC0004", "spec.http[0].rewrite"));
+}
+
+#[test]
+fn gateways_that_are_not_there_and_hosts_that_are_not_admitted_are_warned_about() {
+    let yaml = a_and_b() + &gateway(&plain(80, "b.com")) + &routes("r", "a.com", &[onward("", "a.com")]);
+    assert_eq!(findings(&yaml), [(Severity::Warning, "IST0132", "spec.gateways[1]".to_owned())]);
+    let yaml = a_and_b() + &routes("r", "a.com", &[onward("", "a.com")]);
+    let missing = |field: &str| (Severity::Warning, "IST0101", field.to_owned());
+    assert_eq!(findings(&yaml), [missing("spec.gateways[1]"), missing("spec.http[0].match[0].gateways[0]")]);
+}
+
+#[test]
+fn what_istio_would_refuse_of_a_gateway_is_refused() {
+    let refused = |servers: &str, field: &str| {
+        let mut findings = findings(&(a_and_b() + &gateway(servers)));
+        findings.retain(|(severity, ..)| *severity == Severity::Error);
+        assert_eq!(findings, error("IST0106", field), "{servers}");
+    };
+    refused("", "spec.servers");
+    refused(&plain(80, ""), "spec.servers[0].hosts");
+    refused(&plain(80, "short"), "spec.servers[0].hosts[0]");
+    refused(&plain(0, "a.com"), "spec.servers[0].port.number");
+    refused("{port: {number: 80, protocol: HTTP}, hosts: [a.com]}", "spec.servers[0].port.name");
+    refused(&(plain(80, "a.com") + ", " + &plain(80, "b.com")), "spec.servers[1].port.name");
+    refused("{port: {number: 443, name: tls, protocol: TLS}, hosts: [a.com]}", "spec.servers[0]");
+    refused(&tls_server(80, "HTTP", "SIMPLE, credentialName: it", "a.com"), "spec.servers[0].tls");
+    refused(&tls_server(443, "HTTPS", "ISTIO_MUTUAL, credentialName: it", "a.com"), "spec.servers[0].tls");
+    refused(&tls_server(443, "HTTPS", "SIMPLE, privateKey: k", "a.com"), "spec.servers[0].tls.serverCertificate");
+}
