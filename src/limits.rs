@@ -70,6 +70,14 @@ pub const HEADERS_MAX: usize = 1000;
 /// Upper bound of every timeout: a day. A limit that never ends is none.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Most memory of a session that holds no data: one that waits for a hello, a head, the next request, or the bytes of a
+/// tunnel. Beside it stand the kernel's socket buffers. Kept under load by `tests/hostile/memory.rs`.
+pub const SESSION_IDLE_BYTES_MAX: usize = 16 * 1024;
+
+/// Most memory of a session, whatever its peers send and do not read: what one read brings, once for each direction,
+/// encrypted or framed anew, in buffers that have grown by doubling. Kept as the former is.
+pub const SESSION_BYTES_MAX: usize = 5 * SCRATCH_BYTES;
+
 /// Bytes of a worker's scratch buffer: one read takes at most this much. Bulk transfers wake the worker once per
 /// read, so a larger buffer means fewer wake-ups per byte.
 pub const SCRATCH_BYTES: usize = 256 * 1024;

@@ -4,6 +4,7 @@
 //! repetition limit), duplicate keys (serde_yaml refuses them) and bytes that are not UTF-8.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -21,6 +22,9 @@ pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most brackets that may be open at once in a document. The YAML scanner takes quadratic time over nested flow
 /// collections, so absurd nesting is refused before it sees any.
 pub const NESTING_MAX: usize = 200;
+
+/// How often files are read that are swapped meanwhile, until they have been read in one piece.
+const READ_ATTEMPTS_MAX: usize = 16;
 
 /// A file that was read.
 pub struct SourceFile {
@@ -135,6 +139,30 @@ fn is_blank(line: &str) -> bool {
 /// given, the files of a folder by name, documents by position. None is decoded yet: decoded values take ten times the
 /// memory of their text.
 pub fn load(paths: &[PathBuf], report: &mut Report) -> Vec<Document> {
+    for _ in 0..READ_ATTEMPTS_MAX {
+        let before = versions(paths);
+        let mut attempt = Report::default();
+        let documents = read_all(paths, &mut attempt);
+        if versions(paths) == before {
+            attempt.into_findings().into_iter().for_each(|finding| report.add(finding));
+            return documents;
+        }
+    }
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    report.file(Severity::Error, code::UNREADABLE, paths.join(", "), "the files change faster than they can be read");
+    Vec::new()
+}
+
+/// The version that each folder shows: Kubernetes swaps all files of a ConfigMap at once, by this link. Files read
+/// before a swap and files read behind it were never meant to stand together.
+///
+/// The link is told from another that leads to the same place: what was swapped twice was swapped.
+fn versions(paths: &[PathBuf]) -> Vec<Option<(u64, i64, i64)>> {
+    let link = |path: &PathBuf| std::fs::symlink_metadata(path.join("..data")).ok();
+    paths.iter().map(|path| link(path).map(|link| (link.ino(), link.ctime(), link.ctime_nsec()))).collect()
+}
+
+fn read_all(paths: &[PathBuf], report: &mut Report) -> Vec<Document> {
     let files: Vec<PathBuf> = paths.iter().flat_map(|path| files(path, report)).collect();
     let mut documents = Vec::new();
     for path in files {
@@ -194,6 +222,14 @@ fn files(path: &Path, report: &mut Report) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         entries.iter().map(std::fs::DirEntry::path).filter(|path| is_resource(path)).collect();
     files.sort_unstable();
+    // A FIFO would be waited for. What is named outright may be one: somebody means to write to it.
+    files.retain(|path| {
+        let is_special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
+        if is_special {
+            report.file(Severity::Error, code::UNREADABLE, path.display().to_string(), "not a regular file");
+        }
+        !is_special
+    });
     files
 }
 

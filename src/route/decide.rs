@@ -14,7 +14,7 @@ use super::authorization::{Decision, Session};
 use super::cluster::{Balance, Cluster, Destination, Endpoints, PoolId, Weighted};
 use super::host::{Authority, AuthorityHost, HostName};
 use super::http::{DirectResponse, Forward, HttpAction, Matched, RequestFacts};
-use super::path;
+use super::path::{self, Normalization};
 use super::table::{ObjectRef, TlsHost, VirtualHost};
 
 /// The cluster of hosts that no resource names, under ALLOW_ANY.
@@ -79,13 +79,18 @@ pub fn http<'s>(
     if listed.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
         return Err(Failure::NotListed);
     }
-    if snapshot.routes.tables.path_policy && path::has_escaped_slash(facts.path()) {
-        // The upstream may decode what we did not, and then see another path than the one that was judged.
+    if snapshot.routes.tables.path_policy && may_mean_another_path(facts.path(), snapshot.settings.normalization) {
         return Err(Failure::RequestMalformed(HeadError::Target));
     }
     authorize(snapshot, &http_session(source, name, facts, listed.map_or(&[], |host| &host.objects)))?;
     let Some(listed) = listed else { return Ok(HttpVerdict::Anywhere) };
     routed(listed, facts)
+}
+
+/// Whether an upstream that decodes what was not decoded here, or resolves what was not resolved, may see another path
+/// than the one that is judged. Only [`Normalization::None`] leaves dot segments and backslashes.
+fn may_mean_another_path(path: &str, normalization: Normalization) -> bool {
+    path::has_escaped_slash(path) || normalization == Normalization::None && path::has_dot_segment(path)
 }
 
 /// Decides about a client that speaks TLS; `name` is its SNI.

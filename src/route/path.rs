@@ -75,6 +75,12 @@ pub fn has_escaped_slash(path: &str) -> bool {
     })
 }
 
+/// Whether a path that was not normalised holds a dot segment in any spelling, with `\` for a slash as well.
+#[must_use]
+pub fn has_dot_segment(path: &str) -> bool {
+    path.split(['/', '\\']).any(is_dot_segment)
+}
+
 /// Whether a segment is `.` or `..`, in any spelling.
 pub(super) fn is_dot_segment(segment: &str) -> bool {
     let mut rest = segment.as_bytes();
@@ -374,9 +380,9 @@ mod tests {
 
         #[test]
         fn no_upstream_sees_a_judged_path_elsewhere(path in any_path(), mode in any_mode()) {
-            prop_assume!(mode != Normalization::None);
             let path = normalize(&path, mode).expect("a valid path").into_owned();
-            if path.starts_with("/allowed/") && !has_escaped_slash(&path) {
+            let judged = mode != Normalization::None || !has_dot_segment(&path);
+            if judged && path.starts_with("/allowed/") && !has_escaped_slash(&path) {
                 let seen = upstream(&path);
                 prop_assert!(seen.starts_with("/allowed/"), "{} is {}", path, seen);
                 let seen = upstream(&seen);

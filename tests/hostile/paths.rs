@@ -178,3 +178,74 @@ fn what_is_matched_is_what_is_forwarded() {
         assert_eq!(asked(&scene).last().map(String::as_str), Some(forwarded), "{sent}");
     }
 }
+
+/// Numbers that look random and are the same in every run (the multiplier of Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, count: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % count
+    }
+
+    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// A path of everything that is used to leave a prefix: it begins inside of it more often than not.
+fn generated(dice: &mut Dice) -> String {
+    const PIECES: [&str; 30] = [
+        "/", "/", "/", "//", "/.", "/..", "/../", "/./", "a", "secret", "public", "..", ".", "%2e", "%2E%2e", ".%2e",
+        "\\", "/..\\", "%2f", "%5C", "%252e", "%252f", "%25", "%32%65", "%c0%ae", "{", "%70", ";x", "%20", "%7e",
+    ];
+    let mut path = dice.of(&["/public/", "/public/", "/public", "/", "/%70ublic/"]).to_owned();
+    for _ in 0..dice.below(8) {
+        path += dice.of(&PIECES);
+    }
+    path + dice.of(&["", "", "?q=/../../secret", "/secret"])
+}
+
+/// RFC 3986 section 5.2.4 and nothing else; `\` is a slash to some.
+fn resolved(path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default().replace('\\', "/");
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
+#[test]
+fn no_generated_path_leaves_its_prefix_in_any_mode_for_any_upstream() {
+    let allow = "  action: ALLOW\n  rules: [{to: [{operation: {paths: [/public/*]}}]}]\n";
+    let route = "  - match: [{uri: {prefix: /public/}}]\n    route: [{destination: {host: api.example.com}}]\n";
+    let rules = [resources::authorization_policy("public", allow), resources::virtual_service("public", HOST, route)];
+    let mut dice = Dice(5);
+    for mode in ["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"] {
+        for rule in &rules {
+            let mesh = format!("  pathNormalization: {{normalization: {mode}}}\n");
+            let scene = Scene::with_resources(Gateway::builder().mesh(&mesh), rule, service::http);
+            for _ in 0..300 {
+                let path = generated(&mut dice);
+                let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+                let answers = statuses(&answers_to(&scene.gateway, request));
+                assert!(matches!(answers[..], [200 | 400 | 403 | 404]), "{mode} {path}: {answers:?}");
+            }
+            assert_eq!(scene.gateway.log().wait_for_count(300).len(), 300);
+            let asked = asked(&scene);
+            assert!(asked.len() > 30, "{mode}: {} paths are too few to tell", asked.len());
+            for path in asked {
+                // Once decoded, twice decoded, and not at all.
+                for seen in [resolved(&path), resolved(&decoded(&path)), as_a_lenient_upstream(&path.replace(';', "_"))]
+                {
+                    assert!(seen == "/public" || seen.starts_with("/public/"), "{mode}: {path} is {seen}");
+                }
+            }
+        }
+    }
+}

@@ -110,6 +110,12 @@ impl Builder {
         self
     }
 
+    /// Does something to the folder of the bootstrap file.
+    pub(crate) fn prepare(self, change: impl FnOnce(&Path)) -> Self {
+        change(self.directory.path());
+        self
+    }
+
     /// Starts the gateway and waits until it is ready.
     ///
     /// # Panics
@@ -339,8 +345,17 @@ impl Gateway {
 
     /// The most memory that the process ever held, in KiB.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// The memory that the process holds now, in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("proc(5) has VmHWM");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("proc(5) has these lines");
         line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB")
     }
 
