@@ -7,6 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyUsagePurpose,
+    NameConstraints, SanType,
+};
 use rustix::process::Signal;
 use rustls::ServerConnection;
 use tempfile::TempDir;
@@ -91,6 +95,65 @@ fn old_versions_and_weak_suites_are_refused_with_a_reason() {
     let Some(server) = Openssl::start(&identity, &["-tls1_2"]) else { return };
     let gateway = originating(server.port.number(), &authority);
     assert_eq!(gateway.client().get(HOST, "/").status, 200, "the instrument works with what is good");
+}
+
+/// Certificates that nearly fit [`HOST`], all of them from an authority that is trusted.
+fn nearly_good(authority: &Authority) -> Vec<(String, Identity)> {
+    let names = [
+        "*",
+        "*.com",
+        "a*.example.com",
+        "*i.example.com",
+        "*.api.example.com",
+        "example.com",
+        ".example.com",
+        "api.example.com.evil.example",
+        "xapi.example.com",
+    ];
+    let mut cases: Vec<_> = names.iter().map(|name| ((*name).to_owned(), authority.issue(name))).collect();
+    let address = |parameters: &mut CertificateParams| {
+        parameters.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+    };
+    let for_clients = |parameters: &mut CertificateParams| {
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let ca = |parameters: &mut CertificateParams| {
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    };
+    let constrained = |parameters: &mut CertificateParams| {
+        ca(parameters);
+        let permitted_subtrees = vec![GeneralSubtree::DnsName("other.example".to_owned())];
+        parameters.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+    };
+    cases.push(("an address only".to_owned(), authority.issue_with(HOST, address)));
+    cases.push(("a certificate for clients".to_owned(), authority.issue_with(HOST, for_clients)));
+    cases.push(("signed by what is no authority".to_owned(), authority.issue_through(|_| {}, HOST)));
+    cases.push(("signed by an authority for other names".to_owned(), authority.issue_through(constrained, HOST)));
+    cases
+}
+
+#[test]
+fn certificates_that_nearly_fit_are_refused_and_get_not_one_byte_of_the_request() {
+    let authority = Authority::new();
+    for (what, identity) in nearly_good(&authority) {
+        let upstream = Upstream::tls(&identity, service::http);
+        let gateway = originating(upstream.port(), &authority);
+        assert_eq!(gateway.client().post(HOST, "/", b"secret").status, 503, "{what}");
+        let line = gateway.log().first();
+        assert_eq!(line.flags, "UF", "{what}: {line:?}");
+        assert!(line.transport_failure.starts_with("TLS_error"), "{what}: {line:?}");
+        assert_eq!(upstream.seen().counts().bytes_received, 0, "{what}");
+    }
+    let between = |parameters: &mut CertificateParams| parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    for good in [authority.issue("*.example.com"), authority.issue_through(between, HOST)] {
+        let upstream = Upstream::tls(&good, service::http);
+        assert_eq!(
+            originating(upstream.port(), &authority).client().get(HOST, "/").status,
+            200,
+            "the instrument works"
+        );
+    }
 }
 
 /// Does a handshake, takes one request, and says what belongs to the answer and its end on the wire.

@@ -1,7 +1,7 @@
 //! Attacks by addresses: names that lead where no name has business, and back into the gateway.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -195,5 +195,27 @@ fn a_port_that_takes_no_connections_is_given_up_at_the_connect_timeout() {
     for line in gateway.log().wait_for_count(2) {
         assert_eq!(line.flags, "UF", "{line:?}");
         assert!(line.transport_failure.contains("no answer within"), "{line:?}");
+    }
+}
+
+#[test]
+fn a_gateway_that_listens_everywhere_is_dialled_at_none_of_its_addresses() {
+    // An address of this machine that is not loopback, if it has a way out at all.
+    let outside = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let mut own = vec![ip("127.0.0.1"), ip("127.8.8.8"), ip("0.0.0.0"), ip("::ffff:127.9.9.9")];
+    own.extend(outside.ok().map(|address| address.ip()));
+    let addresses = own.clone();
+    let stub = Stub::start(move |name| Reply::Addresses(vec![addresses[number(name)]], 60));
+    let setting = "addressPolicy: {allow: [0.0.0.0/0, '::/0']}\n";
+    let gateway = resolving(&stub, 9).everywhere().setting(setting).start();
+    gateway.reload(&anything_below_example(gateway.http().port()));
+    for (index, address) in own.iter().enumerate() {
+        let name = format!("n{index}.example.com");
+        assert_eq!(gateway.client().get(&name, "/").status, 503, "{address}");
+        let line = gateway.log().wait_for(|line| line.authority == name);
+        assert_eq!((line.flags.as_str(), line.details.as_str()), ("UH", "address_not_allowed"), "{address}: {line:?}");
     }
 }

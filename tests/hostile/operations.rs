@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -107,14 +107,16 @@ fn files_that_are_swapped_while_they_are_read_are_taken_from_one_version() {
     for name in ["a.yaml", "b.yaml"] {
         symlink(format!("..data/{name}"), folder.join(name)).expect("the folder is ours");
     }
-    let stop = AtomicBool::new(false);
+    let (stop, stopped) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let _stop = StopOnDrop(&stop);
-        scope.spawn(|| {
-            for version in (0..2).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
-                swap(&folder, version);
-                // As fast as a disk, not as fast as a loop: a reader must have a chance.
-                thread::sleep(std::time::Duration::from_millis(3));
+        // Ends the thread below however this ends.
+        let _stop = stop;
+        let folder = &folder;
+        scope.spawn(move || {
+            let mut versions = (0..2).cycle();
+            // As fast as a disk, not as fast as a loop: a reader must have a chance.
+            while stopped.recv_timeout(Duration::from_millis(3)) == Err(RecvTimeoutError::Timeout) {
+                versions.by_ref().take(1).for_each(|version| swap(folder, version));
             }
         });
         for _ in 0..100 {
@@ -132,15 +134,6 @@ fn files_that_are_swapped_while_they_are_read_are_taken_from_one_version() {
     wait_until("the last version", || {
         gateway.ask("/serviceentries").filter(|answer| answer.text().contains("a1.example"))
     });
-}
-
-/// Lets a thread end however the test does.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Reloads that have ended, well or not.

@@ -85,6 +85,29 @@ impl Authority {
         self.sign(parameters)
     }
 
+    /// A certificate for `name` in which something is different.
+    pub(crate) fn issue_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut parameters = named(name);
+        change(&mut parameters);
+        self.sign(parameters)
+    }
+
+    /// A certificate for `name` that this authority has signed by way of another.
+    pub(crate) fn issue_through(&self, between: impl FnOnce(&mut CertificateParams), name: &str) -> Identity {
+        let mut parameters = named("between");
+        between(&mut parameters);
+        let key = KeyPair::generate().expect("a P-256 key needs no parameters");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("the parameters are complete");
+        let between = Self {
+            issuer: Issuer::new(parameters, key),
+            certificate: certificate.der().clone(),
+            pem: certificate.pem(),
+        };
+        let mut identity = between.issue(name);
+        identity.chain.push(between.certificate);
+        identity
+    }
+
     /// A list, as a PEM file, that revokes `identity`.
     pub(crate) fn revoke(&self, identity: &Identity) -> String {
         let revoked = RevokedCertParams {

@@ -31,6 +31,7 @@ pub(crate) struct Builder {
     tls: String,
     settings: String,
     descriptors: Option<u32>,
+    everywhere: bool,
 }
 
 /// A running gateway; it is killed when the test ends.
@@ -96,6 +97,12 @@ impl Builder {
         self
     }
 
+    /// Listens on every address of the machine.
+    pub(crate) fn everywhere(mut self) -> Self {
+        self.everywhere = true;
+        self
+    }
+
     /// Lets the gateway have this many descriptors and no more.
     pub(crate) fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
@@ -132,6 +139,11 @@ impl Builder {
         gateway
     }
 
+    fn bind(&self, address: SocketAddrV4) -> SocketAddrV4 {
+        let ip = if self.everywhere { Ipv4Addr::UNSPECIFIED } else { *address.ip() };
+        SocketAddrV4::new(ip, address.port())
+    }
+
     fn bootstrap(&self, ports: &Ports) -> String {
         let mut hosts = String::new();
         for (name, address) in &self.hosts {
@@ -157,8 +169,8 @@ meshConfig:
 {tls_settings}admin: {{bind: {admin}}}
 {settings}",
             workers = self.workers,
-            tls = ports.tls.address,
-            http = ports.http.address,
+            tls = self.bind(ports.tls.address),
+            http = self.bind(ports.http.address),
             admin = ports.admin.address,
             mesh = self.mesh,
             tls_settings = self.tls,
@@ -181,6 +193,7 @@ impl Gateway {
             tls: String::new(),
             settings: String::new(),
             descriptors: None,
+            everywhere: false,
         }
     }
 
