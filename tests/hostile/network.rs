@@ -1,7 +1,8 @@
 //! Attacks by addresses: names that lead where no name has business, and back into the gateway.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -218,4 +219,76 @@ fn a_gateway_that_listens_everywhere_is_dialled_at_none_of_its_addresses() {
         let line = gateway.log().wait_for(|line| line.authority == name);
         assert_eq!((line.flags.as_str(), line.details.as_str()), ("UH", "address_not_allowed"), "{address}: {line:?}");
     }
+}
+
+#[test]
+fn no_attempt_dials_an_address_that_was_not_judged() {
+    // Nobody listens at the first address, so that every attempt fails and asks again.
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let stub = Stub::start(move |_| {
+        let open = counter.fetch_add(1, Ordering::Relaxed) % 4 < 2;
+        Reply::Addresses(vec![if open { ip("127.0.0.2") } else { ip("127.0.0.1") }], 0)
+    });
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    closed.set_nonblocking(true).expect("a socket");
+    let port = closed.local_addr().expect("a bound socket").port();
+    let route =
+        "  - retries: {attempts: 5, retryOn: connect-failure}\n    route: [{destination: {host: a.example.com}}]\n";
+    let yaml =
+        resources::http_entry("a", "a.example.com", port) + &resources::virtual_service("a", "a.example.com", route);
+    let gateway = Gateway::builder()
+        .dns(&stub.setting())
+        .setting("addressPolicy: {allow: [127.0.0.2/32]}\n")
+        .resources(yaml)
+        .start();
+    let seen = |flag: &str| gateway.log().lines().iter().filter(|line| line.flags == flag).count();
+    wait_until("answers of both kinds, twice", || {
+        assert_eq!(gateway.client().get("a.example.com", "/").status, 503);
+        (seen("UF") > 1 && seen("UH") > 1 && count.load(Ordering::Relaxed) > 8).then_some(())
+    });
+    closed.accept().expect_err("nobody dialled the closed address");
+}
+
+/// Says to a test that it runs in a network of its own, with few ports.
+const FEW_PORTS: &str = "PORTCULLIS_TEST_FEW_PORTS";
+
+#[test]
+fn an_upstream_for_which_no_port_is_left_is_named_and_recovers() {
+    if std::env::var_os(FEW_PORTS).is_some() {
+        return exhaust_ports();
+    }
+    let this = std::env::current_exe().expect("a test is a file");
+    let name = "network::an_upstream_for_which_no_port_is_left_is_named_and_recovers";
+    let prepare = "ip link set lo up && echo 40000 40023 > /proc/sys/net/ipv4/ip_local_port_range";
+    let output = Command::new("unshare")
+        .args(["-n", "sh", "-c", &format!("{prepare} || exit 77; exec \"$0\" --exact {name} --nocapture")])
+        .arg(this)
+        .env(FEW_PORTS, "1")
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) if output.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+        Ok(_) | Err(_) => eprintln!("NOT TESTED: no network namespace of its own for this test"),
+    }
+}
+
+fn exhaust_ports() {
+    let upstream = Upstream::plain(service::http);
+    let host = "api.example.com";
+    let gateway = Gateway::builder().host(host).resources(crate::scene::listed(upstream.port())).start();
+    let mut tunnels = Vec::new();
+    // Client and gateway run out of ports in the same moment, as each tunnel takes one of both.
+    while let Ok(mut socket) = TcpStream::connect(gateway.tls()) {
+        socket.write_all(&client::hello(host)).expect("the gateway reads");
+        tunnels.push(socket);
+        assert!(tunnels.len() <= 24, "more tunnels than ports");
+    }
+    upstream.seen().wait_for("the tunnels", |counts| counts.connections == tunnels.len());
+    assert_eq!(gateway.client().get(host, "/").status, 503);
+    let line = gateway.log().wait_for(|line| line.flags == "UF");
+    assert!(line.transport_failure.contains("assign requested address"), "{line:?}");
+    assert_eq!(gateway.client().get("evil.example", "/").status, 502);
+    drop(tunnels);
+    wait_until("a port to be free", || (gateway.client().get(host, "/bytes/1").status == 200).then_some(()));
 }
