@@ -4,7 +4,7 @@
 
 use super::client_hello::{self, Parsed as Hello};
 use super::http1::{
-    BodyError, BodyLength, BodyLimits, BodyReader, Field, Head, HeadLimits, Parsed, RequestEdits, RequestHead,
+    BodyError, BodyLength, BodyLimits, BodyReader, Claims, Field, Head, HeadLimits, Parsed, RequestEdits, RequestHead,
     ResponseEdits, ResponseHead, TargetForm, parse_request, parse_response, write_request, write_response,
 };
 
@@ -37,6 +37,7 @@ pub fn request_head(bytes: &[u8]) {
         assert!(head.body != BodyLength::UntilClose, "a request does not end with its connection");
         if head.form != TargetForm::Authority {
             assert_request_survives(&head, bytes);
+            assert_claims_are_withheld(head, bytes);
         }
     }
 }
@@ -127,6 +128,25 @@ fn assert_request_survives(head: &RequestHead, bytes: &[u8]) {
     assert_eq!(again.authority.text(&out), host);
     assert_eq!(again.upgrade.map(|span| span.of(&out)), head.upgrade.map(|span| span.of(bytes)));
     assert_eq!(end_to_end(&again.head, &out), end_to_end(&head.head, bytes));
+}
+
+/// What is withheld is not written, and whoever is named in Via is known again.
+fn assert_claims_are_withheld(mut head: RequestHead, bytes: &[u8]) {
+    const PSEUDONYM: &str = "portcullis-fuzz";
+    const WITHHELD: Claims = Claims::FORWARDED.with(Claims::MESH).with(Claims::METHOD);
+    let (claimed, came_through) = (head.claims, head.came_through(bytes, PSEUDONYM));
+    assert!(!came_through || claimed.any(Claims::VIA));
+    head.withhold(bytes, WITHHELD);
+    head.withhold_underscores(bytes);
+    let host = head.authority.text(bytes);
+    let edits = RequestEdits { target: "/", host, upgrade: false, via: Some(PSEUDONYM) };
+    let mut out = Vec::new();
+    write_request(&head, bytes, &edits, &mut out);
+    let Parsed::Complete(again) = parse_request(&out, HEAD_TWICE) else {
+        panic!("what was written is not legal: {:?}", String::from_utf8_lossy(&out));
+    };
+    assert!(!again.claims.any(WITHHELD) && !again.has_underscores(&out));
+    assert!(again.came_through(&out, PSEUDONYM));
 }
 
 fn assert_response_survives(head: &ResponseHead, bytes: &[u8], to_head: bool) {
