@@ -29,8 +29,11 @@ thread_local! {
     static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
 }
 
-/// Resources: they load or do not, twice in the same way, and open nothing that they do not name.
+/// Resources: they load or do not, twice in the same way, and open nothing that they do not name. What the parser of
+/// plain YAML reads of them is what any YAML parser reads.
 pub fn resources(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    text.split("\n---").for_each(super::yaml::assert_agreement);
     in_folder(|folder| {
         write(&folder.join("portcullis.yaml"), BOOTSTRAP.as_bytes());
         write(&folder.join("resources.yaml"), bytes);

@@ -12,9 +12,12 @@ use serde_yaml::Value;
 
 use super::finding::{Report, Severity, code};
 use super::position::Positions;
+use super::yaml::{self, Node};
 
 /// Largest file that is read: ten times a folder of 100,000 service entries.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+const _: () = assert!(FILE_BYTES_MAX < u32::MAX as u64);
 
 /// Largest single document. The API server of Kubernetes takes 3 MiB in one request; `kind: List` holds many objects.
 pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -40,30 +43,45 @@ impl std::fmt::Debug for SourceFile {
     }
 }
 
-/// One document of a file: the text between two `---`.
-#[derive(Debug)]
-pub struct Document {
-    /// The file it stands in.
-    pub file: Arc<SourceFile>,
-    range: std::ops::Range<usize>,
+/// The text of a document: what stands between two `---`.
+#[derive(Clone, Debug)]
+pub struct Excerpt {
+    file: Arc<SourceFile>,
+    /// [`FILE_BYTES_MAX`] is far below what fits.
+    range: std::ops::Range<u32>,
     /// The line of the file on which the text begins.
     first_line: u32,
+}
+
+/// One document of a file.
+#[derive(Debug)]
+pub struct Document {
+    /// Its text.
+    pub excerpt: Excerpt,
     positions: OnceLock<Box<Positions>>,
 }
 
 impl Document {
-    fn text(&self) -> &str {
-        &self.file.text[self.range.clone()]
-    }
-
     /// `file.yaml:12`: the line of a field, or of its nearest parent in the file.
     #[must_use]
     pub fn source(&self, field: &str) -> String {
-        let positions = self.positions.get_or_init(|| Box::new(Positions::read(self.text())));
+        let positions = self.positions.get_or_init(|| Box::new(Positions::read(self.excerpt.text())));
         match positions.line(field) {
-            Some(line) => self.at_line(line),
-            None => self.start(),
+            Some(line) => self.excerpt.at_line(line),
+            None => self.excerpt.start(),
         }
+    }
+}
+
+impl Excerpt {
+    /// The file that it stands in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    fn text(&self) -> &str {
+        &self.file.text[self.range.start as usize..self.range.end as usize]
     }
 
     /// `file.yaml:12`: the first line that holds more than a comment.
@@ -78,25 +96,21 @@ impl Document {
         format!("{}:{}", self.file.path.display(), self.first_line.saturating_add(line).saturating_sub(1))
     }
 
-    /// Decodes the YAML; `None` for a document that holds only comments.
+    /// Reads the YAML; `None` for a document that holds only comments.
     ///
     /// # Errors
     /// Where and what is wrong.
-    pub fn parse(&self) -> Result<Option<Value>, (String, String)> {
+    pub fn parse(&self) -> Result<Option<Node<'_>>, (String, String)> {
         let text = self.text();
         if text.lines().all(is_blank) {
             return Ok(None);
         }
         self.judge_size(text)?;
-        let refuse = |error: &serde_yaml::Error| {
+        let node = yaml::parse(text).map_err(|error| {
             let line = error.location().map_or(1, |location| location.line());
             (self.at_line(u32::try_from(line).unwrap_or(u32::MAX)), error.to_string())
-        };
-        let mut value: Value = serde_yaml::from_str(text).map_err(|error| refuse(&error))?;
-        if text.contains("<<") {
-            value.apply_merge().map_err(|error| refuse(&error))?;
-        }
-        Ok((!value.is_null()).then_some(value))
+        })?;
+        Ok((!node.is_null()).then_some(node))
     }
 
     fn judge_size(&self, text: &str) -> Result<(), (String, String)> {
@@ -178,11 +192,12 @@ fn read_all(paths: &[PathBuf], report: &mut Report) -> Vec<Document> {
 pub fn decode(
     documents: impl IntoIterator<Item = Document>,
     report: &mut Report,
-    mut each: impl FnMut(Arc<Document>, Value, &mut Report),
+    mut each: impl FnMut(&Arc<Document>, &Node<'_>, &mut Report),
 ) {
     for document in documents {
-        match document.parse() {
-            Ok(Some(value)) => each(Arc::new(document), value, report),
+        let document = Arc::new(document);
+        match document.excerpt.parse() {
+            Ok(Some(node)) => each(&document, &node, report),
             Ok(None) => {}
             Err((source, message)) => report.file(Severity::Error, code::SYNTAX, source, message),
         }
@@ -196,10 +211,15 @@ pub fn decode(
 pub(super) fn load_single(path: &Path, report: &mut Report) -> Option<(Arc<Document>, Value)> {
     let mut documents = Vec::new();
     let loaded = load(&[path.to_path_buf()], report);
-    decode(loaded, report, |document, value, _| documents.push((document, value)));
+    decode(loaded, report, |document, node, _| documents.push((Arc::clone(document), node.to_value())));
     let document = documents.pop()?;
     if let Some((first, _)) = documents.first() {
-        report.file(Severity::Error, code::SYNTAX, first.start(), "more than one document in the bootstrap file");
+        report.file(
+            Severity::Error,
+            code::SYNTAX,
+            first.excerpt.start(),
+            "more than one document in the bootstrap file",
+        );
         return None;
     }
     Some(document)
@@ -255,18 +275,16 @@ fn split_file(file: SourceFile) -> impl Iterator<Item = Document> {
     let file = Arc::new(file);
     let parts = split(&file.text);
     parts.into_iter().map(move |(range, first_line)| Document {
-        file: Arc::clone(&file),
-        range,
-        first_line,
+        excerpt: Excerpt { file: Arc::clone(&file), range, first_line },
         positions: OnceLock::new(),
     })
 }
 
 /// Cuts a file before every line that begins with `---`. YAML allows such a line nowhere else, block scalars
 /// included (YAML 1.2 section 9.1.2, `c-forbidden`), so a fault in one document leaves the others readable.
-fn split(text: &str) -> Vec<(std::ops::Range<usize>, u32)> {
+fn split(text: &str) -> Vec<(std::ops::Range<u32>, u32)> {
     let mut parts = Vec::new();
-    let (mut start, mut start_line, mut offset) = (0, 1, 0);
+    let (mut start, mut start_line, mut offset) = (0, 1, 0_u32);
     for (line, number) in text.split_inclusive('\n').zip(1u32..) {
         let marker =
             line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
@@ -274,7 +292,8 @@ fn split(text: &str) -> Vec<(std::ops::Range<usize>, u32)> {
             parts.push((start..offset, start_line));
             (start, start_line) = (offset, number);
         }
-        offset += line.len();
+        // A file is shorter than FILE_BYTES_MAX.
+        offset += u32::try_from(line.len()).unwrap_or(u32::MAX);
     }
     parts.push((start..offset, start_line));
     parts
@@ -288,7 +307,9 @@ mod tests {
         let mut report = Report::default();
         let mut documents = Vec::new();
         let file = SourceFile { path: "f.yaml".into(), text: text.to_owned() };
-        decode(split_file(file), &mut report, |document, value, _| documents.push((document, value)));
+        let mut keep =
+            |document: &Arc<Document>, node: &Node<'_>| documents.push((Arc::clone(document), node.to_value()));
+        decode(split_file(file), &mut report, |document, node, _| keep(document, node));
         (documents, report.into_findings())
     }
 
@@ -296,7 +317,7 @@ mod tests {
     fn documents_are_cut_at_their_markers_and_know_their_lines() {
         let (documents, findings) = parse("# first\na: 1\n---\n\nb: |\n  text\n  ---\n--- # empty\n---\nc: 3\n");
         assert!(findings.is_empty(), "{findings:?}");
-        let starts: Vec<_> = documents.iter().map(|(document, _)| document.start()).collect();
+        let starts: Vec<_> = documents.iter().map(|(document, _)| document.excerpt.start()).collect();
         assert_eq!(starts, ["f.yaml:2", "f.yaml:5", "f.yaml:10"]);
         assert_eq!(documents[1].0.source("b"), "f.yaml:5");
     }

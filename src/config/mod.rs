@@ -23,6 +23,7 @@ mod mesh;
 mod position;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,7 +64,7 @@ pub struct Loaded {
 #[derive(Clone, Debug)]
 pub struct LoadedObject {
     /// Which.
-    pub object: ObjectRef,
+    pub object: Arc<ObjectRef>,
     /// The whole document, with the operator's spelling.
     pub document: Written,
     /// `metadata.creationTimestamp`, else `None`.

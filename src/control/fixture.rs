@@ -20,6 +20,7 @@ use crate::worker::inbox::{Event, Inbox, Order, channel};
 use super::gateway::{self, Gateway};
 use super::reload::Reloads;
 use super::resolver::Resolver;
+use super::retired::Retired;
 use super::shared::{Command, LastReload, Phase, Shared, Status};
 use super::watch::Watcher;
 
@@ -51,6 +52,7 @@ pub(super) fn gateway(workers: usize) -> (Gateway, UnboundedSender<Command>) {
         running: bootstrap,
         loader: Some(Loader::default()),
         reloads: Reloads::default(),
+        retired: Retired::default(),
         watcher: Watcher::spawn(change).unwrap(),
         threads,
         drained: BTreeSet::new(),
@@ -100,12 +102,12 @@ pub(super) fn loaded() -> Loaded {
 
 fn object() -> LoadedObject {
     LoadedObject {
-        object: ObjectRef {
+        object: Arc::new(ObjectRef {
             kind: "ServiceEntry",
             namespace: "default".into(),
             name: "googleapis".into(),
             source: "a.yaml:1".into(),
-        },
+        }),
         document: serde_yaml::from_str("{kind: ServiceEntry, spec: {hosts: [www.googleapis.com]}}").unwrap(),
         created: None,
     }

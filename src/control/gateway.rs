@@ -21,6 +21,7 @@ use crate::worker::inbox::{Event, Order};
 
 use super::reload::{self, Applying, Ended, Reloads, Stage};
 use super::resolver::Finished;
+use super::retired::{Retired, free};
 use super::shared::{Command, LastReload, Phase, ReloadResult, Shared};
 use super::signals::{Request, Signals};
 use super::watch::{self, Watcher};
@@ -43,6 +44,7 @@ pub(super) struct Gateway {
     /// `None` while it is loading.
     pub(super) loader: Option<Loader>,
     pub(super) reloads: Reloads,
+    pub(super) retired: Retired,
     pub(super) watcher: Watcher,
     pub(super) threads: Vec<std::thread::JoinHandle<()>>,
     /// Workers that have ended as they should.
@@ -195,6 +197,7 @@ impl Gateway {
 
     /// A thread that has ended without a word has panicked outside of any session.
     fn look_after_workers(&mut self) -> Step {
+        self.retired.sweep();
         let ended: Vec<usize> = (0..self.threads.len()).filter(|worker| self.threads[*worker].is_finished()).collect();
         // Its last words, if any, are in the queue by now.
         while let Ok(event) = self.sources.events.try_recv() {
@@ -321,6 +324,7 @@ impl Gateway {
         let generation = self.reloads.number();
         let snapshot = reload::snapshot(generation, &loaded, &self.running);
         self.shared.resolver.borrow_mut().configure(loaded.bootstrap.dns.clone());
+        self.retired.hand_out(&snapshot.routes.tables);
         self.shared.order(|| Order::Apply(Box::new(snapshot.clone())));
         loaded.findings.extend(reload::restart_needed(&self.running, &loaded.bootstrap));
         if self.access_log_file != loaded.bootstrap.access_log_file {
@@ -373,10 +377,11 @@ impl Gateway {
         let elapsed = applied.since.elapsed().as_millis();
         tracing::info!("configuration generation {} in force after {elapsed} ms", applied.generation);
         let now = SystemTime::now();
+        self.retired.sweep();
         {
             let mut status = self.shared.status.borrow_mut();
             status.generation = applied.generation;
-            status.objects = applied.objects;
+            free(vec![std::mem::replace(&mut status.objects, applied.objects)]);
             status.in_force_since = now;
             status.reloads_succeeded += 1;
             status.last_reload = LastReload { time: now, successful: true, findings: applied.findings };

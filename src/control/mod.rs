@@ -13,6 +13,7 @@ mod gateway;
 mod process;
 mod reload;
 mod resolver;
+mod retired;
 mod shared;
 mod signals;
 mod start;

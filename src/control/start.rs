@@ -18,6 +18,7 @@ use crate::worker::{self, Worker, WorkerSpec};
 use super::gateway::{self, Gateway};
 use super::reload::{self, Reloads};
 use super::resolver::Resolver;
+use super::retired::Retired;
 use super::shared::{LastReload, Phase, Shared, Status};
 use super::watch::{self, Watcher};
 use super::{admin, process, tell};
@@ -39,6 +40,8 @@ pub(super) async fn start(config: &Path) -> Result<Gateway, String> {
     watcher.set(watch::paths(config, &running, &loaded.objects));
     let (sources, events, commands) = gateway::sources(lookups, changes);
     let listener = admin::Listener::bind(&running.admin).await?;
+    let mut retired = Retired::default();
+    retired.hand_out(&loaded.routes.tables);
     let workers = workers(&loaded, &events, &log).map_err(|error| format!("cannot start the workers: {error}"))?;
     drop(events); // Only workers hold it, so its end is theirs.
     let (mailboxes, threads): (Vec<_>, Vec<_>) =
@@ -59,6 +62,7 @@ pub(super) async fn start(config: &Path) -> Result<Gateway, String> {
         running,
         loader: Some(loader),
         reloads: Reloads::default(),
+        retired,
         watcher,
         threads,
         drained: BTreeSet::new(),

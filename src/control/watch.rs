@@ -162,6 +162,7 @@ fn print(metadata: &Metadata) -> Print {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::Arc;
 
     use super::*;
     use crate::control::fixture;
@@ -213,12 +214,12 @@ mod tests {
     #[test]
     fn everything_that_a_configuration_names_is_watched() {
         let rule = LoadedObject {
-            object: ObjectRef {
+            object: Arc::new(ObjectRef {
                 kind: "DestinationRule",
                 namespace: "default".into(),
                 name: "a".into(),
                 source: "/etc/resources.d/a.yaml:7".into(),
-            },
+            }),
             document: serde_yaml::from_str(
                 "spec: {trafficPolicy: {portLevelSettings: [{tls: {caCertificates: ca.pem, privateKey: /k.pem}}]}}",
             )

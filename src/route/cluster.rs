@@ -34,7 +34,7 @@ pub struct Cluster {
 }
 
 /// See [`Cluster::pool`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u32);
 
 /// Where the connections of a cluster go.

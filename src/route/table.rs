@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::authorization::Authorization;
-use super::cluster::{Cluster, ClusterId, Weighted};
+use super::cluster::{Cluster, ClusterId, PoolId, Weighted};
 use super::host::HostName;
 use super::http::{HttpRoute, Matched, RequestFacts};
 use super::trie::HostTrie;
@@ -49,6 +49,8 @@ pub struct Tables {
     pub path_policy: bool,
     /// Whether any rule looks at a method, so that no field may ask the upstream for another one.
     pub method_policy: bool,
+    /// What outlives a reload.
+    pub survivors: Survivors,
 }
 
 /// What the servers of all Gateways admit on one port. Few sessions come here, so workers share these tries.
@@ -77,6 +79,46 @@ impl GatewayHosts {
     pub fn find(&self, host: &HostName) -> Option<u32> {
         self.named.find(host).or(self.any)
     }
+}
+
+
+/// The pools and TLS profiles that the clusters of one generation use: what a worker keeps when it takes over the
+/// generation. Sorted when the tables are compiled, so that no worker has to go through all clusters.
+#[derive(Debug, Default)]
+pub struct Survivors {
+    pools: Box<[PoolId]>,
+    profiles: Box<[u32]>,
+}
+
+impl Survivors {
+    /// Those of these clusters.
+    #[must_use]
+    pub fn of(clusters: &[Cluster]) -> Self {
+        let profiles = clusters.iter().filter_map(|cluster| cluster.tls.as_ref()?.profile.as_ref().ok());
+        Self {
+            pools: sorted(clusters.iter().map(|cluster| cluster.pool)),
+            profiles: sorted(profiles.map(|profile| profile.id)),
+        }
+    }
+
+    /// Whether a cluster has this pool.
+    #[must_use]
+    pub fn has_pool(&self, pool: PoolId) -> bool {
+        self.pools.binary_search(&pool).is_ok()
+    }
+
+    /// Whether a cluster has the profile of this identifier.
+    #[must_use]
+    pub fn has_profile(&self, id: u32) -> bool {
+        self.profiles.binary_search(&id).is_ok()
+    }
+}
+
+fn sorted<T: Ord>(values: impl Iterator<Item = T>) -> Box<[T]> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.dedup();
+    values.into()
 }
 
 /// The DestinationRules of each cluster.

@@ -1,7 +1,6 @@
 //! What the sessions of one worker share. Nothing here is seen by another thread.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::mpsc::SyncSender;
@@ -92,15 +91,13 @@ impl Context {
         Rc::clone(&self.snapshot.borrow())
     }
 
-    /// Puts a configuration in force, between two events of the worker, and lets go of what it no longer needs.
+    /// Puts a configuration in force, between two events of the worker, and lets go of what it no longer needs. What
+    /// that takes does not grow with the number of hosts.
     pub fn apply(&self, snapshot: Snapshot) {
-        let clusters = &snapshot.routes.tables.clusters;
-        let pools: HashSet<_> = clusters.iter().map(|cluster| cluster.pool).collect();
-        let profiles = clusters.iter().filter_map(|cluster| cluster.tls.as_ref()?.profile.as_ref().ok());
-        let profiles: HashSet<_> = profiles.map(|profile| profile.id).collect();
-        self.pool.keep_clusters(|pool| pools.contains(&pool));
-        self.balancer.retain(|pool| pools.contains(&pool));
-        self.tls.retain(|id| profiles.contains(&id));
+        let survivors = &snapshot.routes.tables.survivors;
+        self.pool.keep_clusters(|pool| survivors.has_pool(pool));
+        self.balancer.retain(|pool| survivors.has_pool(pool));
+        self.tls.retain(|id| survivors.has_profile(id));
         self.resolver.forget();
         self.snapshot.replace(Rc::new(snapshot));
     }

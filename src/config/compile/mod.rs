@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::route::host::HostPattern;
 use crate::route::http::RetryPolicy;
-use crate::route::table::{GatewayPort, PortTries, RouteTable, Tables, TlsHost, VirtualHost};
+use crate::route::table::{GatewayPort, PortTries, RouteTable, Survivors, Tables, TlsHost, VirtualHost};
 use crate::snapshot::Settings;
 
 use super::bootstrap::Bootstrap;
@@ -59,6 +59,7 @@ pub(super) fn compile<'a>(
         method_policy: judged.methods || http::routes_by_method(objects),
         virtual_hosts: compiler.virtual_hosts,
         tls_hosts: compiler.tls_hosts,
+        survivors: Survivors::of(&clusters),
         clusters,
         cluster_rules,
         gateways: compiler.gateway_ports.into_values().collect(),

@@ -1,20 +1,29 @@
-//! One `Value` into one serde mirror, with the path of what is wrong.
+//! One node into one serde mirror, with the path of what is wrong.
 
-use serde::de::DeserializeOwned;
+use std::cell::Cell;
+
+use serde::de::{DeserializeOwned, Deserializer};
 use serde_ignored::Path as Ignored;
 use serde_path_to_error::{Segment, Track};
-use serde_yaml::Value;
 
 use super::object::Scope;
 use crate::config::finding::code;
+use crate::config::yaml::{Decoder, Node};
 
-/// Decodes `value`. A type error is an error that names its field; fields that `T` does not have are warnings.
+/// Decodes `node`. A type error is an error that names its field; fields that `T` does not have are warnings.
 #[must_use]
-pub fn decode<T: DeserializeOwned + Default>(value: &Value, root: &str, scope: &mut Scope<'_>) -> Option<T> {
-    if value.is_null() {
+pub fn decode<T: DeserializeOwned + Default>(node: &Node<'_>, root: &str, scope: &mut Scope<'_>) -> Option<T> {
+    if node.is_null() {
         return Some(T::default());
     }
-    let decoded = decode_strictly(value, &mut |field| {
+    // Keeping track of paths takes as long as all the rest, and nearly every object has nothing that must be named.
+    let has_unknown = Cell::new(false);
+    if let Ok(decoded) = T::deserialize(Decoder::new(node, &has_unknown))
+        && !has_unknown.get()
+    {
+        return Some(decoded);
+    }
+    let decoded = decode_strictly(Decoder::new(node, &has_unknown), &mut |field| {
         let name = field.rsplit('.').next().unwrap_or_default();
         let message = format!("unknown field {name:?}; nothing reads it (misspelt, or indented wrongly?)");
         scope.warning(code::UNKNOWN_FIELD, format!("{root}{field}"), message);
@@ -28,13 +37,13 @@ pub fn decode<T: DeserializeOwned + Default>(value: &Value, root: &str, scope: &
     }
 }
 
-/// Decodes `value` and calls `unknown` with the path of each field that `T` does not have. Paths begin with a dot or
+/// Decodes a value and calls `unknown` with the path of each field that `T` does not have. Paths begin with a dot or
 /// a bracket.
 ///
 /// # Errors
 /// The path of the first type error, and what is wrong.
-pub(crate) fn decode_strictly<T: DeserializeOwned>(
-    value: &Value,
+pub(crate) fn decode_strictly<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    value: D,
     unknown: &mut dyn FnMut(String),
 ) -> Result<T, (String, String)> {
     let mut ignored = |path: Ignored<'_>| unknown(ignored_path(&path));
@@ -42,7 +51,7 @@ pub(crate) fn decode_strictly<T: DeserializeOwned>(
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let deserializer = serde_ignored::Deserializer::new(tracked, &mut ignored);
     let decoded = T::deserialize(deserializer);
-    decoded.map_err(|error: serde_yaml::Error| (error_path(&track.path()), error.to_string()))
+    decoded.map_err(|error| (error_path(&track.path()), error.to_string()))
 }
 
 fn error_path(path: &serde_path_to_error::Path) -> String {

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::virtual_service::HttpRetry;
+use crate::config::yaml::Node;
 
 /// Settings of a whole mesh; here: of this node.
 #[derive(Debug, Default, Deserialize)]
@@ -109,7 +110,7 @@ pub(super) fn is_without_effect(key: &str) -> bool {
 }
 
 /// Whether a document without `kind` is a bare MeshConfig: it has a field of one.
-pub(super) fn looks_like(document: &Value) -> bool {
+pub(super) fn looks_like(document: &Node<'_>) -> bool {
     const FIELDS: [&str; 9] = [
         "outboundTrafficPolicy",
         "accessLogFile",
@@ -121,8 +122,7 @@ pub(super) fn looks_like(document: &Value) -> bool {
         "rootNamespace",
         "tlsDefaults",
     ];
-    let keys = document.as_mapping().into_iter().flatten().filter_map(|(key, _)| key.as_str()).map(camel_case);
-    keys.into_iter().any(|key| FIELDS.contains(&key.as_str()) || WITHOUT_EFFECT.contains(&key.as_str()))
+    document.keys().map(camel_case).any(|key| FIELDS.contains(&key.as_str()) || WITHOUT_EFFECT.contains(&key.as_str()))
 }
 
 /// `connect_timeout` → `connectTimeout`.

@@ -2,7 +2,7 @@
 //!
 //! Istio decodes with golang's jsonpb, which takes the proto name and the lowerCamel name of every field, so each
 //! multi-word field here has an alias in snake_case. A field that Istio knows and the gateway does not is
-//! mirrored as a plain [`Value`], so that validation can refuse or warn by name; a field that nobody knows is
+//! mirrored as a plain [`serde_yaml::Value`], so that validation can refuse or warn by name; a field that nobody knows is
 //! a finding of [`decode`]. Nothing is silently ignored.
 
 pub mod authorization_policy;
@@ -21,12 +21,11 @@ mod object;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_yaml::Value;
-
 use super::LoadedObject;
 use super::finding::{Report, Severity, code};
 use super::load::{Document, decode as decode_documents, load};
 use super::written::Written;
+use super::yaml::{self, Node};
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
@@ -99,7 +98,7 @@ impl Objects {
 
     fn decode(documents: impl IntoIterator<Item = Document>, report: &mut Report) -> Self {
         let mut objects = Self::default();
-        decode_documents(documents, report, |document, value, report| objects.add_document(document, value, report));
+        decode_documents(documents, report, |document, node, report| objects.add_document(document, node, report));
         objects
     }
 
@@ -143,38 +142,38 @@ impl Objects {
         self.documents.extend(other.documents);
     }
 
-    fn add_document(&mut self, document: Arc<Document>, value: Value, report: &mut Report) {
-        if value.get("kind").and_then(Value::as_str) != Some("List") {
-            let source = document.start();
-            self.add_object(document, String::new(), source, value, report);
+    fn add_document(&mut self, document: &Arc<Document>, node: &Node<'_>, report: &mut Report) {
+        if node.get("kind").and_then(Node::as_str) != Some("List") {
+            let source = document.excerpt.start();
+            self.add_object(document, String::new(), source, node, report);
             return;
         }
-        let Some(Value::Sequence(items)) = take(value, "items") else {
-            report.file(Severity::Error, code::SCHEMA, document.start(), "kind: List needs a list of items");
+        let Some(Node::Sequence(items)) = node.get("items") else {
+            report.file(Severity::Error, code::SCHEMA, document.excerpt.start(), "kind: List needs a list of items");
             return;
         };
-        for (index, item) in items.into_iter().enumerate() {
+        for (index, item) in items.iter().enumerate() {
             let prefix = format!("items[{index}]");
             let source = document.source(&prefix);
-            self.add_object(Arc::clone(&document), prefix, source, item, report);
+            self.add_object(document, prefix, source, item, report);
         }
     }
 
     fn add_object(
         &mut self,
-        document: Arc<Document>,
+        document: &Arc<Document>,
         prefix: String,
         source: String,
-        value: Value,
+        node: &Node<'_>,
         report: &mut Report,
     ) {
-        if value.get("kind").is_none() && mesh_config::looks_like(&value) {
-            let origin = Origin::without_identity("MeshConfig", document, prefix, source);
-            self.add_mesh_config(&origin, "", &value, report);
+        if node.get("kind").is_none() && mesh_config::looks_like(node) {
+            let origin = Origin::without_identity("MeshConfig", Arc::clone(document), prefix, source);
+            self.add_mesh_config(&origin, "", node, report);
             return;
         }
-        let Some((kind, origin)) = object::identify(document, prefix, source, &value, report) else { return };
-        let spec = value.get("spec").unwrap_or(&Value::Null);
+        let Some((kind, origin)) = object::identify(document, prefix, source, node, report) else { return };
+        let spec = node.get("spec").unwrap_or(&Node::Null);
         match kind {
             object::Kind::ServiceEntry => push(&mut self.service_entries, &origin, spec, report),
             object::Kind::VirtualService => push(&mut self.virtual_services, &origin, spec, report),
@@ -183,41 +182,41 @@ impl Objects {
             object::Kind::AuthorizationPolicy => push(&mut self.authorization_policies, &origin, spec, report),
             object::Kind::Sidecar => push(&mut self.sidecars, &origin, spec, report),
             object::Kind::Secret => {
-                let secret = Secret::read(&value, &mut Scope::new(&origin, report));
+                let secret = Secret::read(node, &mut Scope::new(&origin, report));
                 self.secrets.extend(secret.map(|spec| Object { origin, spec }));
                 // Never among the documents: those are shown to whoever asks.
                 return;
             }
             object::Kind::IstioOperator => {
-                let config = spec.get("meshConfig").or_else(|| spec.get("mesh_config")).unwrap_or(&Value::Null);
+                let config = spec.get("meshConfig").or_else(|| spec.get("mesh_config")).unwrap_or(&Node::Null);
                 return self.add_mesh_config(&origin, "spec.meshConfig.", config, report);
             }
-            object::Kind::ConfigMap => return self.add_config_map(&origin, &value, report),
+            object::Kind::ConfigMap => return self.add_config_map(&origin, node, report),
         }
-        let document = Written::new(&origin, &value);
-        self.documents.push(LoadedObject { object: (*origin.object).clone(), document, created: origin.created });
+        let document = Written::new(&origin, node);
+        self.documents.push(LoadedObject { object: Arc::clone(&origin.object), document, created: origin.created });
     }
 
-    fn add_mesh_config(&mut self, origin: &Origin, prefix: &'static str, value: &Value, report: &mut Report) {
+    fn add_mesh_config(&mut self, origin: &Origin, prefix: &'static str, node: &Node<'_>, report: &mut Report) {
         let mut scope = Scope::new(origin, report);
         let root = prefix.strip_suffix('.').unwrap_or(prefix);
-        let mut value = value.clone();
-        if let Value::Mapping(fields) = &mut value {
-            fields.retain(|key, _| {
+        let mut node = node.clone();
+        if let Node::Mapping(fields) = &mut node {
+            fields.retain(|(key, _)| {
                 let Some(key) = key.as_str().filter(|key| mesh_config::is_without_effect(key)) else { return true };
                 scope.info(code::UNSUPPORTED, format!("{prefix}{key}"), format!("{key} has no effect here"));
                 false
             });
         }
-        if let Some(config) = decode(&value, root, &mut scope) {
+        if let Some(config) = decode(&node, root, &mut scope) {
             self.mesh_configs.push((origin.clone(), prefix, config));
         }
     }
 
     /// The ConfigMap `istio`, in which the control plane keeps its MeshConfig as a text.
-    fn add_config_map(&mut self, origin: &Origin, value: &Value, report: &mut Report) {
-        let text = value.get("data").and_then(|data| data.get("mesh")).and_then(Value::as_str);
-        match serde_yaml::from_str::<Value>(text.unwrap_or_default()) {
+    fn add_config_map(&mut self, origin: &Origin, node: &Node<'_>, report: &mut Report) {
+        let text = node.get("data").and_then(|data| data.get("mesh")).and_then(Node::as_str);
+        match yaml::parse(text.unwrap_or_default()) {
             Ok(mesh) => self.add_mesh_config(origin, "data.mesh.", &mesh, report),
             Err(error) => Scope::new(origin, report).error("data.mesh", error.to_string()),
         }
@@ -235,12 +234,7 @@ impl Objects {
     }
 }
 
-/// The value of a key, taken out of a mapping.
-fn take(value: Value, key: &str) -> Option<Value> {
-    if let Value::Mapping(mut mapping) = value { mapping.remove(key) } else { None }
-}
-
-fn push<T>(objects: &mut Vec<Object<T>>, origin: &Origin, spec: &Value, report: &mut Report)
+fn push<T>(objects: &mut Vec<Object<T>>, origin: &Origin, spec: &Node<'_>, report: &mut Report)
 where
     T: serde::de::DeserializeOwned + Default,
 {

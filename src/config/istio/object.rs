@@ -3,10 +3,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use serde_yaml::Value;
-
 use crate::config::finding::{Finding, Report, Severity, code};
 use crate::config::load::Document;
+use crate::config::yaml::Node;
 use crate::route::table::ObjectRef;
 
 /// An object of one kind.
@@ -82,7 +81,7 @@ impl Origin {
     /// The folder of the object's file, against which its relative paths are resolved.
     #[must_use]
     pub fn folder(&self) -> &std::path::Path {
-        self.document.file.path.parent().unwrap_or(std::path::Path::new(""))
+        self.document.excerpt.path().parent().unwrap_or(std::path::Path::new(""))
     }
 }
 
@@ -192,13 +191,13 @@ const VERSIONS: [&str; 3] = ["v1alpha3", "v1beta1", "v1"];
 
 /// Kind, name, namespace and age of a document; `None` if it is skipped or refused.
 pub(super) fn identify(
-    document: Arc<Document>,
+    document: &Arc<Document>,
     prefix: String,
     source: String,
-    value: &Value,
+    node: &Node<'_>,
     report: &mut Report,
 ) -> Option<(Kind, Origin)> {
-    let text = |field: &str| value.get(field).and_then(Value::as_str);
+    let text = |field: &str| node.get(field).and_then(Node::as_str);
     let (Some(kind_name), Some(api_version)) = (text("kind"), text("apiVersion").or_else(|| text("api_version")))
     else {
         report.file(Severity::Error, code::SCHEMA, source, "the document has no apiVersion and kind");
@@ -206,7 +205,7 @@ pub(super) fn identify(
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let known = KINDS.iter().find(|(name, known_group, ..)| *name == kind_name && *known_group == group);
-    let is_other_map = || value.get("metadata").and_then(|it| it.get("name")?.as_str()) != Some(MESH_CONFIG_MAP);
+    let is_other_map = || node.get("metadata").and_then(|it| it.get("name")?.as_str()) != Some(MESH_CONFIG_MAP);
     let Some((kind_name, _, versions, kind)) = known.filter(|(name, ..)| *name != "ConfigMap" || !is_other_map())
     else {
         skip(kind_name, group, source, report);
@@ -217,7 +216,7 @@ pub(super) fn identify(
         report.file(Severity::Error, code::SCHEMA, source, message);
         return None;
     }
-    Some((*kind, read_origin(kind_name, document, prefix, source, value, report)?))
+    Some((*kind, read_origin(kind_name, document, prefix, source, node, report)?))
 }
 
 /// Kinds of Istio that restrict or route traffic deserve a warning; Services and Deployments beside them do not.
@@ -239,15 +238,16 @@ fn skip(kind: &str, group: &str, source: String, report: &mut Report) {
 
 fn read_origin(
     kind: &'static str,
-    document: Arc<Document>,
+    document: &Arc<Document>,
     prefix: String,
     source: String,
-    value: &Value,
+    node: &Node<'_>,
     report: &mut Report,
 ) -> Option<Origin> {
-    let metadata = value.get("metadata").unwrap_or(&Value::Null);
-    let name = metadata.get("name").and_then(Value::as_str).unwrap_or_default();
-    let namespace = metadata.get("namespace").and_then(Value::as_str).unwrap_or("default");
+    let document = Arc::clone(document);
+    let metadata = node.get("metadata").unwrap_or(&Node::Null);
+    let name = metadata.get("name").and_then(Node::as_str).unwrap_or_default();
+    let namespace = metadata.get("namespace").and_then(Node::as_str).unwrap_or("default");
     let created = metadata.get("creationTimestamp").filter(|created| !created.is_null());
     let timestamp = created.map(|created| created.as_str().and_then(|text| text.parse().ok()));
     let object = ObjectRef { kind, namespace: namespace.into(), name: name.into(), source: source.into() };
@@ -264,18 +264,17 @@ fn read_origin(
     if timestamp == Some(None) {
         scope.error("metadata.creationTimestamp", "creationTimestamp is not an RFC 3339 time");
     }
-    judge_top_level(value, &mut scope);
+    judge_top_level(node, &mut scope);
     Some(origin)
 }
 
 /// `status` is what `kubectl get -o yaml` adds. Labels, annotations and the like mean nothing here.
-fn judge_top_level(value: &Value, scope: &mut Scope<'_>) {
+fn judge_top_level(node: &Node<'_>, scope: &mut Scope<'_>) {
     const KNOWN: [&str; 6] = ["apiVersion", "api_version", "kind", "metadata", "spec", "status"];
     if matches!(scope.origin.object.kind, "Secret" | "ConfigMap") {
         return; // Their fields stand at the top, and what is not read holds nothing that matters here.
     }
-    let keys = value.as_mapping().into_iter().flatten().map(|(key, _)| key.as_str().unwrap_or("?"));
-    for key in keys.filter(|key| !KNOWN.contains(key)) {
+    for key in node.keys().filter(|key| !KNOWN.contains(key)) {
         scope.warning(code::UNKNOWN_FIELD, key, format!("unknown field {key:?}"));
     }
 }

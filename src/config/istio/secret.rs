@@ -6,10 +6,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde_yaml::Value;
-
 use super::object::{Object, Scope};
 use crate::config::finding::code;
+use crate::config::yaml::Node;
 
 /// The keys that are read: those of type `kubernetes.io/tls`, and those that Istio reads of generic ones.
 const KEYS: [&str; 8] = ["tls.crt", "tls.key", "ca.crt", "ca.crl", "cert", "key", "cacert", "crl"];
@@ -37,13 +36,13 @@ impl fmt::Debug for Secret {
 
 impl Secret {
     /// Reads a Secret; `None` if its type holds no certificates.
-    pub(super) fn read(value: &Value, scope: &mut Scope<'_>) -> Option<Self> {
-        let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
+    pub(super) fn read(node: &Node<'_>, scope: &mut Scope<'_>) -> Option<Self> {
+        let kind = node.get("type").and_then(Node::as_str).unwrap_or_default();
         if !TYPES.contains(&kind) {
             scope.info(code::SKIPPED, "type", "a Secret of this type holds no certificates and is skipped");
             return None;
         }
-        let secret = read(value, scope);
+        let secret = read(node, scope);
         if secret.values.is_empty() {
             scope.info(code::SKIPPED, "data", "no certificate, key or revocation list is in this Secret");
         }
@@ -84,10 +83,10 @@ impl<'a> Secrets<'a> {
 }
 
 /// `data`, in base64, and over it `stringData`, as it stands.
-fn read(value: &Value, scope: &mut Scope<'_>) -> Secret {
+fn read(node: &Node<'_>, scope: &mut Scope<'_>) -> Secret {
     let mut secret = Secret::default();
     for key in KEYS {
-        let text = |field: &str| value.get(field).and_then(|values| values.get(key)).filter(|text| !text.is_null());
+        let text = |field: &str| node.get(field).and_then(|values| values.get(key)).filter(|text| !text.is_null());
         if let Some(encoded) = text("data") {
             match encoded.as_str().and_then(decode_base64) {
                 Some(bytes) => drop(secret.values.insert(key, bytes.into())),

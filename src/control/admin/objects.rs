@@ -112,12 +112,19 @@ fn is_secret(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::route::table::ObjectRef;
 
     fn object(kind: &'static str, yaml: &str) -> LoadedObject {
         LoadedObject {
-            object: ObjectRef { kind, namespace: "default".into(), name: "a".into(), source: "a.yaml:1".into() },
+            object: Arc::new(ObjectRef {
+                kind,
+                namespace: "default".into(),
+                name: "a".into(),
+                source: "a.yaml:1".into(),
+            }),
             document: serde_yaml::from_str(yaml).unwrap(),
             created: Some("2026-03-01T08:15:30Z".parse().unwrap()),
         }
