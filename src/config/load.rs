@@ -13,6 +13,7 @@ use serde_yaml::Value;
 use super::finding::{Report, Severity, code};
 use super::position::Positions;
 use super::yaml::{self, Node};
+use crate::route::table::Place;
 
 /// Largest file that is read: ten times a folder of 100,000 service entries.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -31,9 +32,16 @@ const READ_ATTEMPTS_MAX: usize = 16;
 
 /// A file that was read.
 pub struct SourceFile {
+    path: PathBuf,
     /// Its path, as findings show it.
-    pub path: PathBuf,
+    name: Arc<str>,
     text: String,
+}
+
+impl SourceFile {
+    fn new(path: PathBuf, text: String) -> Self {
+        Self { name: path.display().to_string().into(), path, text }
+    }
 }
 
 /// Without the text, which may hold Secrets.
@@ -64,7 +72,7 @@ pub struct Document {
 impl Document {
     /// `file.yaml:12`: the line of a field, or of its nearest parent in the file.
     #[must_use]
-    pub fn source(&self, field: &str) -> String {
+    pub fn source(&self, field: &str) -> Place {
         let positions = self.positions.get_or_init(|| Box::new(Positions::read(self.excerpt.text())));
         match positions.line(field) {
             Some(line) => self.excerpt.at_line(line),
@@ -86,21 +94,21 @@ impl Excerpt {
 
     /// `file.yaml:12`: the first line that holds more than a comment.
     #[must_use]
-    pub fn start(&self) -> String {
+    pub fn start(&self) -> Place {
         let blank = self.text().lines().take_while(|line| is_blank(line)).count();
         self.at_line(u32::try_from(blank + 1).unwrap_or(u32::MAX))
     }
 
     /// `file.yaml:12` for a line counted from 1 within this document.
-    fn at_line(&self, line: u32) -> String {
-        format!("{}:{}", self.file.path.display(), self.first_line.saturating_add(line).saturating_sub(1))
+    fn at_line(&self, line: u32) -> Place {
+        Place::new(Arc::clone(&self.file.name), self.first_line.saturating_add(line).saturating_sub(1))
     }
 
     /// Reads the YAML; `None` for a document that holds only comments.
     ///
     /// # Errors
     /// Where and what is wrong.
-    pub fn parse(&self) -> Result<Option<Node<'_>>, (String, String)> {
+    pub fn parse(&self) -> Result<Option<Node<'_>>, (Place, String)> {
         let text = self.text();
         if text.lines().all(is_blank) {
             return Ok(None);
@@ -113,7 +121,7 @@ impl Excerpt {
         Ok((!node.is_null()).then_some(node))
     }
 
-    fn judge_size(&self, text: &str) -> Result<(), (String, String)> {
+    fn judge_size(&self, text: &str) -> Result<(), (Place, String)> {
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err((self.start(), format!("the document is larger than {DOCUMENT_BYTES_MAX} bytes")));
         }
@@ -199,7 +207,7 @@ pub fn decode(
         match document.excerpt.parse() {
             Ok(Some(node)) => each(&document, &node, report),
             Ok(None) => {}
-            Err((source, message)) => report.file(Severity::Error, code::SYNTAX, source, message),
+            Err((source, message)) => report.file(Severity::Error, code::SYNTAX, source.to_string(), message),
         }
     }
 }
@@ -268,7 +276,7 @@ fn read_file(path: &Path) -> Result<SourceFile, String> {
         return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"));
     }
     let text = String::from_utf8(bytes).map_err(|error| format!("the file is not UTF-8: {}", error.utf8_error()))?;
-    Ok(SourceFile { path: path.to_path_buf(), text })
+    Ok(SourceFile::new(path.to_path_buf(), text))
 }
 
 fn split_file(file: SourceFile) -> impl Iterator<Item = Document> {
@@ -306,7 +314,7 @@ mod tests {
     fn parse(text: &str) -> (Vec<(Arc<Document>, Value)>, Vec<super::super::finding::Finding>) {
         let mut report = Report::default();
         let mut documents = Vec::new();
-        let file = SourceFile { path: "f.yaml".into(), text: text.to_owned() };
+        let file = SourceFile::new("f.yaml".into(), text.to_owned());
         let mut keep =
             |document: &Arc<Document>, node: &Node<'_>| documents.push((Arc::clone(document), node.to_value()));
         decode(split_file(file), &mut report, |document, node, _| keep(document, node));
@@ -317,9 +325,9 @@ mod tests {
     fn documents_are_cut_at_their_markers_and_know_their_lines() {
         let (documents, findings) = parse("# first\na: 1\n---\n\nb: |\n  text\n  ---\n--- # empty\n---\nc: 3\n");
         assert!(findings.is_empty(), "{findings:?}");
-        let starts: Vec<_> = documents.iter().map(|(document, _)| document.excerpt.start()).collect();
+        let starts: Vec<_> = documents.iter().map(|(document, _)| document.excerpt.start().to_string()).collect();
         assert_eq!(starts, ["f.yaml:2", "f.yaml:5", "f.yaml:10"]);
-        assert_eq!(documents[1].0.source("b"), "f.yaml:5");
+        assert_eq!(documents[1].0.source("b").to_string(), "f.yaml:5");
     }
 
     #[test]

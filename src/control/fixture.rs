@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::config::bootstrap::{Bootstrap, Dns};
 use crate::config::{Loaded, LoadedObject, Loader};
-use crate::route::table::{ObjectRef, RouteTable};
+use crate::route::table::{ObjectRef, Place, RouteTable};
 use crate::telemetry::log_writer::LogWriter;
 use crate::telemetry::metrics::Counters;
 use crate::worker::inbox::{Event, Inbox, Order, channel};
@@ -106,7 +106,7 @@ fn object() -> LoadedObject {
             kind: "ServiceEntry",
             namespace: "default".into(),
             name: "googleapis".into(),
-            source: "a.yaml:1".into(),
+            source: Place::new("a.yaml".into(), 1),
         }),
         document: serde_yaml::from_str("{kind: ServiceEntry, spec: {hosts: [www.googleapis.com]}}").unwrap(),
         created: None,

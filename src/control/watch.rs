@@ -59,7 +59,7 @@ pub(super) fn paths(config: &Path, bootstrap: &Bootstrap, objects: &[LoadedObjec
     paths.extend(bootstrap.resources.iter().cloned());
     paths.extend(bootstrap.tls.ca_certificates.clone());
     for object in objects.iter().filter(|object| object.object.kind == "DestinationRule") {
-        let (file, _line) = object.object.source.rsplit_once(':').unwrap_or((&object.object.source, ""));
+        let file = object.object.source.file();
         named(&object.document.value(), Path::new(file).parent().unwrap_or(Path::new("")), &mut paths);
     }
     paths.sort();
@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::control::fixture;
-    use crate::route::table::ObjectRef;
+    use crate::route::table::{ObjectRef, Place};
 
     fn look_at(folder: &Path) -> (Look, Vec<PathBuf>) {
         let paths = vec![folder.to_owned()];
@@ -218,7 +218,7 @@ mod tests {
                 kind: "DestinationRule",
                 namespace: "default".into(),
                 name: "a".into(),
-                source: "/etc/resources.d/a.yaml:7".into(),
+                source: Place::new("/etc/resources.d/a.yaml".into(), 7),
             }),
             document: serde_yaml::from_str(
                 "spec: {trafficPolicy: {portLevelSettings: [{tls: {caCertificates: ca.pem, privateKey: /k.pem}}]}}",

@@ -1,5 +1,6 @@
 //! The compiled tables: from service port and host to what may happen there.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::authorization::Authorization;
@@ -134,7 +135,34 @@ pub struct ObjectRef {
     /// `metadata.name`.
     pub name: Box<str>,
     /// `file.yaml:12`.
-    pub source: Box<str>,
+    pub source: Place,
+}
+
+/// A line of a file, shown as `file.yaml:12`. All objects of a file share its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    file: Arc<str>,
+    line: u32,
+}
+
+impl Place {
+    /// A line, counted from 1.
+    #[must_use]
+    pub fn new(file: Arc<str>, line: u32) -> Self {
+        Self { file, line }
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.file, self.line)
+    }
 }
 
 /// One host that takes plain HTTP on one port.

@@ -46,7 +46,7 @@ pub(super) struct Object {
     kind: &'static str,
     namespace: Box<str>,
     name: Box<str>,
-    source: Box<str>,
+    source: String,
 }
 
 /// One destination of a route with several.
@@ -73,7 +73,7 @@ impl Answer {
     pub(super) fn add_objects<'a>(&mut self, objects: impl IntoIterator<Item = &'a Arc<ObjectRef>>) {
         for object in objects {
             let ObjectRef { kind, namespace, name, source } = &**object;
-            let object = Object { kind, namespace: namespace.clone(), name: name.clone(), source: source.clone() };
+            let object = Object { kind, namespace: namespace.clone(), name: name.clone(), source: source.to_string() };
             if !self.objects.contains(&object) {
                 self.objects.push(object);
             }

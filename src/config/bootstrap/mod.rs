@@ -177,7 +177,7 @@ impl Scope<'_> {
             name: String::new(),
             field: field.to_owned(),
             message,
-            source: self.document.source(field),
+            source: self.document.source(field).to_string(),
         });
     }
 }

@@ -72,7 +72,9 @@ impl<'a, 'g> Clusters<'a, 'g> {
     }
 
     /// The clusters, and the DestinationRules of each.
-    pub(super) fn into_lists(self) -> (Vec<Cluster>, ClusterRules) {
+    pub(super) fn into_lists(mut self) -> (Vec<Cluster>, ClusterRules) {
+        self.list.shrink_to_fit();
+        self.rules.shrink_to_fit();
         (self.list, self.rules)
     }
 
@@ -284,7 +286,7 @@ fn addresses(endpoints: &[&WorkloadEntry], port: &ServicePortEntry<'_>) -> Endpo
         let address = SocketAddr::new(address, dial_port(endpoint, port));
         Some(StaticEndpoint { address, weight: weight(endpoint) })
     };
-    Endpoints::Static(endpoints.iter().filter_map(endpoint).collect())
+    Endpoints::Static(exact(endpoints.iter().filter_map(endpoint)))
 }
 
 /// Names under `endpoints:`, or the service's own. Addresses written under `resolution: DNS` need no resolving and
@@ -299,14 +301,20 @@ fn dns(
     if port.entry.spec.endpoints.is_empty() {
         // A subset that selects by labels has no endpoint here: nothing carries labels.
         let name = name.filter(|_| !is_labelled);
-        return make(
-            name.into_iter().map(|name| DnsEndpoint { name: name.clone(), port: port.target(), weight: 1 }).collect(),
-        );
+        let endpoint = |name: &HostName| DnsEndpoint { name: name.clone(), port: port.target(), weight: 1 };
+        return make(exact(name.into_iter().map(endpoint)));
     }
     let named = |endpoint: &&WorkloadEntry| {
         let name = endpoint.address.as_deref()?.parse().ok()?;
         Some(DnsEndpoint { name, port: dial_port(endpoint, port), weight: weight(endpoint) })
     };
-    let names: Vec<DnsEndpoint> = endpoints.iter().filter_map(named).collect();
+    let names = exact(endpoints.iter().filter_map(named));
     if names.is_empty() { addresses(endpoints, port) } else { make(names) }
+}
+
+/// A list without room for more: a hundred thousand clusters have one each.
+fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut list: Vec<T> = items.collect();
+    list.shrink_to_fit();
+    list
 }

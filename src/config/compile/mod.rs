@@ -54,6 +54,8 @@ pub(super) fn compile<'a>(
     compiler.gateways();
     let (authorization, judged) = authorization::compile(&objects.authorization_policies);
     let (clusters, cluster_rules) = compiler.clusters.into_lists();
+    compiler.virtual_hosts.shrink_to_fit();
+    compiler.tls_hosts.shrink_to_fit();
     let tables = Tables {
         path_policy: judged.paths || http::routes_by_path(objects),
         method_policy: judged.methods || http::routes_by_method(objects),

@@ -26,6 +26,7 @@ use super::finding::{Report, Severity, code};
 use super::load::{Document, decode as decode_documents, load};
 use super::written::Written;
 use super::yaml::{self, Node};
+use crate::route::table::Place;
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
@@ -149,7 +150,7 @@ impl Objects {
             return;
         }
         let Some(Node::Sequence(items)) = node.get("items") else {
-            report.file(Severity::Error, code::SCHEMA, document.excerpt.start(), "kind: List needs a list of items");
+            report.file(Severity::Error, code::SCHEMA, document.excerpt.start().to_string(), "kind: List needs a list of items");
             return;
         };
         for (index, item) in items.iter().enumerate() {
@@ -163,7 +164,7 @@ impl Objects {
         &mut self,
         document: &Arc<Document>,
         prefix: String,
-        source: String,
+        source: Place,
         node: &Node<'_>,
         report: &mut Report,
     ) {

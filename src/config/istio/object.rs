@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::finding::{Finding, Report, Severity, code};
 use crate::config::load::Document;
 use crate::config::yaml::Node;
-use crate::route::table::ObjectRef;
+use crate::route::table::{ObjectRef, Place};
 
 /// An object of one kind.
 #[derive(Debug)]
@@ -41,10 +41,10 @@ impl Origin {
         kind: &'static str,
         document: Arc<Document>,
         prefix: String,
-        source: String,
+        source: Place,
     ) -> Self {
         let (namespace, name) = Default::default();
-        let object = ObjectRef { kind, namespace, name, source: source.into() };
+        let object = ObjectRef { kind, namespace, name, source };
         Self { object: Arc::new(object), created: None, document, prefix: prefix.into() }
     }
 
@@ -71,7 +71,7 @@ impl Origin {
 
     /// `file.yaml:12` of a field.
     #[must_use]
-    pub fn source(&self, field: &str) -> String {
+    pub fn source(&self, field: &str) -> Place {
         match &*self.prefix {
             "" => self.document.source(field),
             prefix => self.document.source(&format!("{prefix}.{field}")),
@@ -150,7 +150,7 @@ impl<'a> Scope<'a> {
             kind: object.kind.to_owned(),
             namespace: object.namespace.to_string(),
             name: object.name.to_string(),
-            source: self.origin.source(&field),
+            source: self.origin.source(&field).to_string(),
             field,
             message,
         });
@@ -193,14 +193,14 @@ const VERSIONS: [&str; 3] = ["v1alpha3", "v1beta1", "v1"];
 pub(super) fn identify(
     document: &Arc<Document>,
     prefix: String,
-    source: String,
+    source: Place,
     node: &Node<'_>,
     report: &mut Report,
 ) -> Option<(Kind, Origin)> {
     let text = |field: &str| node.get(field).and_then(Node::as_str);
     let (Some(kind_name), Some(api_version)) = (text("kind"), text("apiVersion").or_else(|| text("api_version")))
     else {
-        report.file(Severity::Error, code::SCHEMA, source, "the document has no apiVersion and kind");
+        report.file(Severity::Error, code::SCHEMA, source.to_string(), "the document has no apiVersion and kind");
         return None;
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -213,14 +213,14 @@ pub(super) fn identify(
     };
     if !versions.contains(&version) {
         let message = format!("unknown version {version:?} of {kind_name}; known are {}", versions.join(", "));
-        report.file(Severity::Error, code::SCHEMA, source, message);
+        report.file(Severity::Error, code::SCHEMA, source.to_string(), message);
         return None;
     }
     Some((*kind, read_origin(kind_name, document, prefix, source, node, report)?))
 }
 
 /// Kinds of Istio that restrict or route traffic deserve a warning; Services and Deployments beside them do not.
-fn skip(kind: &str, group: &str, source: String, report: &mut Report) {
+fn skip(kind: &str, group: &str, source: Place, report: &mut Report) {
     let severity = if group.ends_with("istio.io") { Severity::Warning } else { Severity::Info };
     let (namespace, name, field) = Default::default();
     let message = format!("{kind} has no effect here and is skipped");
@@ -232,7 +232,7 @@ fn skip(kind: &str, group: &str, source: String, report: &mut Report) {
         name,
         field,
         message,
-        source,
+        source: source.to_string(),
     });
 }
 
@@ -240,7 +240,7 @@ fn read_origin(
     kind: &'static str,
     document: &Arc<Document>,
     prefix: String,
-    source: String,
+    source: Place,
     node: &Node<'_>,
     report: &mut Report,
 ) -> Option<Origin> {
@@ -250,7 +250,7 @@ fn read_origin(
     let namespace = metadata.get("namespace").and_then(Node::as_str).unwrap_or("default");
     let created = metadata.get("creationTimestamp").filter(|created| !created.is_null());
     let timestamp = created.map(|created| created.as_str().and_then(|text| text.parse().ok()));
-    let object = ObjectRef { kind, namespace: namespace.into(), name: name.into(), source: source.into() };
+    let object = ObjectRef { kind, namespace: namespace.into(), name: name.into(), source };
     let origin =
         Origin { object: Arc::new(object), created: timestamp.flatten(), document, prefix: prefix.into_boxed_str() };
     let mut scope = Scope::new(&origin, report);

@@ -1,11 +1,9 @@
 //! `ServiceEntry` (istio/api networking/v1alpha3/service_entry.proto).
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use super::scalar::{Enumeration, List, enumeration, integer};
+use super::scalar::{Enumeration, List, Map, enumeration, integer};
 
 /// What may leave, and where it goes.
 #[derive(Debug, Default, Deserialize)]
@@ -27,7 +25,7 @@ pub struct ServiceEntry {
     pub endpoints: List<WorkloadEntry>,
     /// Selects pods; there are none here.
     #[serde(alias = "workload_selector")]
-    pub workload_selector: Option<Value>,
+    pub workload_selector: Option<Box<Value>>,
     /// Visibility.
     #[serde(alias = "export_to")]
     pub export_to: List<String>,
@@ -59,19 +57,19 @@ pub struct WorkloadEntry {
     /// An address, or a name where the resolution is DNS.
     pub address: Option<String>,
     /// Ports to dial by the name of the service port.
-    pub ports: BTreeMap<String, Port>,
+    pub ports: Map<Port>,
     /// What subsets select by.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Map<String>,
     /// Multi-network meshes only.
-    pub network: Option<Value>,
+    pub network: Option<Box<Value>>,
     /// Locality load balancing.
-    pub locality: Option<Value>,
+    pub locality: Option<Box<Value>>,
     /// Relative share.
     #[serde(deserialize_with = "integer")]
     pub weight: Option<i64>,
     /// Identity inside a mesh.
     #[serde(alias = "service_account")]
-    pub service_account: Option<Value>,
+    pub service_account: Option<Box<Value>>,
 }
 
 /// A port in a map, which may be in quotes as any integer of protojson.

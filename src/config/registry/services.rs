@@ -1,7 +1,7 @@
 //! ServiceEntries by host: several entries for one host unite their ports.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::istio::Object;
 use crate::config::istio::service_entry::{Protocol, Resolution, ServiceEntry, ServicePort};
@@ -86,23 +86,20 @@ impl<'a> Service<'a> {
 pub struct Services<'a> {
     list: Vec<Service<'a>>,
     by_host: HostIndex<ServiceId>,
-    /// Every wildcard that would cover some service.
-    above: HashSet<HostPattern, foldhash::fast::RandomState>,
+    /// Every wildcard that would cover some service; few configurations ask.
+    above: OnceLock<HashSet<HostPattern, foldhash::fast::RandomState>>,
 }
 
 impl<'a> Services<'a> {
     /// Indexes the entries, oldest first. `exportTo: ["~"]` makes an entry invisible.
     pub(super) fn new(entries: &'a [Object<ServiceEntry>]) -> Self {
-        let mut services = Self { list: Vec::new(), by_host: HostIndex::default(), above: HashSet::default() };
+        let mut services = Self { list: Vec::new(), by_host: HostIndex::default(), above: OnceLock::new() };
         for entry in entries.iter().filter(|entry| !entry.spec.export_to.iter().any(|scope| scope == "~")) {
             for host in &entry.spec.hosts {
                 if let Ok(pattern) = HostPattern::parse(host) {
                     services.add(pattern, host, entry);
                 }
             }
-        }
-        for service in &services.list {
-            services.above.extend(wider(&service.pattern));
         }
         services
     }
@@ -156,7 +153,8 @@ impl<'a> Services<'a> {
     /// Whether a wildcard covers any service.
     #[must_use]
     pub fn any_below(&self, pattern: &HostPattern) -> bool {
-        self.above.contains(pattern)
+        let above = || self.list.iter().flat_map(|service| wider(&service.pattern)).collect();
+        self.above.get_or_init(above).contains(pattern)
     }
 
     /// Whether connections to this service dial the name that the client asked for, because the service has none.

@@ -204,7 +204,7 @@ fn endpoint_address(entry: &ServiceEntry, endpoint: &WorkloadEntry, field: &str,
 }
 
 fn endpoint_ports(entry: &ServiceEntry, endpoint: &WorkloadEntry, field: &str, scope: &mut Scope<'_>) {
-    for (name, number) in &endpoint.ports {
+    for (name, number) in endpoint.ports.iter() {
         let field = format!("{field}.ports.{name}");
         if !entry.ports.iter().any(|port| port.name.as_deref() == Some(name)) {
             scope.error(&*field, format!("endpoint port {name} is not defined by the service entry"));

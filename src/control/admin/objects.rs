@@ -32,7 +32,7 @@ pub(super) fn dump(objects: &[LoadedObject]) -> Value {
             "kind": object.object.kind,
             "namespace": object.object.namespace,
             "name": object.object.name,
-            "source": object.object.source,
+            "source": object.object.source.to_string(),
             "created": object.created.map(|time| time.to_string()),
             "document": document(object),
         })
@@ -50,7 +50,7 @@ fn summary(object: &LoadedObject) -> Value {
         "ports": ports(spec),
         "resolution": spec["resolution"],
         "created": object.created.map(|time| time.to_string()),
-        "source": object.object.source,
+        "source": object.object.source.to_string(),
         "document": document,
     })
 }
@@ -115,7 +115,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::route::table::ObjectRef;
+    use crate::route::table::{ObjectRef, Place};
 
     fn object(kind: &'static str, yaml: &str) -> LoadedObject {
         LoadedObject {
@@ -123,7 +123,7 @@ mod tests {
                 kind,
                 namespace: "default".into(),
                 name: "a".into(),
-                source: "a.yaml:1".into(),
+                source: Place::new("a.yaml".into(), 1),
             }),
             document: serde_yaml::from_str(yaml).unwrap(),
             created: Some("2026-03-01T08:15:30Z".parse().unwrap()),

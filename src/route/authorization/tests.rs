@@ -1,10 +1,11 @@
 //! One test per row of the semantics: order, targets, sources, operations, conditions, and TLS.
 
 use super::*;
+use crate::route::table::Place;
 use crate::route::http::tests::{Request, get};
 
 fn object(kind: &'static str, name: &str) -> Arc<ObjectRef> {
-    Arc::new(ObjectRef { kind, namespace: "default".into(), name: name.into(), source: "test.yaml:1".into() })
+    Arc::new(ObjectRef { kind, namespace: "default".into(), name: name.into(), source: Place::new("test.yaml".into(), 1) })
 }
 
 fn policy(name: &str, rules: Vec<Rule>) -> Policy {
