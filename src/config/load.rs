@@ -225,7 +225,7 @@ pub(super) fn load_single(path: &Path, report: &mut Report) -> Option<(Arc<Docum
         report.file(
             Severity::Error,
             code::SYNTAX,
-            first.excerpt.start(),
+            first.excerpt.start().to_string(),
             "more than one document in the bootstrap file",
         );
         return None;

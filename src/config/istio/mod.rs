@@ -150,7 +150,12 @@ impl Objects {
             return;
         }
         let Some(Node::Sequence(items)) = node.get("items") else {
-            report.file(Severity::Error, code::SCHEMA, document.excerpt.start().to_string(), "kind: List needs a list of items");
+            report.file(
+                Severity::Error,
+                code::SCHEMA,
+                document.excerpt.start().to_string(),
+                "kind: List needs a list of items",
+            );
             return;
         };
         for (index, item) in items.iter().enumerate() {

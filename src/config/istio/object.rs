@@ -37,12 +37,7 @@ impl Origin {
     }
 
     /// Of a document that has neither name nor namespace.
-    pub(super) fn without_identity(
-        kind: &'static str,
-        document: Arc<Document>,
-        prefix: String,
-        source: Place,
-    ) -> Self {
+    pub(super) fn without_identity(kind: &'static str, document: Arc<Document>, prefix: String, source: Place) -> Self {
         let (namespace, name) = Default::default();
         let object = ObjectRef { kind, namespace, name, source };
         Self { object: Arc::new(object), created: None, document, prefix: prefix.into() }

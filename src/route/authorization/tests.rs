@@ -1,11 +1,16 @@
 //! One test per row of the semantics: order, targets, sources, operations, conditions, and TLS.
 
 use super::*;
-use crate::route::table::Place;
 use crate::route::http::tests::{Request, get};
+use crate::route::table::Place;
 
 fn object(kind: &'static str, name: &str) -> Arc<ObjectRef> {
-    Arc::new(ObjectRef { kind, namespace: "default".into(), name: name.into(), source: Place::new("test.yaml".into(), 1) })
+    Arc::new(ObjectRef {
+        kind,
+        namespace: "default".into(),
+        name: name.into(),
+        source: Place::new("test.yaml".into(), 1),
+    })
 }
 
 fn policy(name: &str, rules: Vec<Rule>) -> Policy {
