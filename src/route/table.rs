@@ -82,7 +82,6 @@ impl GatewayHosts {
     }
 }
 
-
 /// The pools and TLS profiles that the clusters of one generation use: what a worker keeps when it takes over the
 /// generation. Sorted when the tables are compiled, so that no worker has to go through all clusters.
 #[derive(Debug, Default)]

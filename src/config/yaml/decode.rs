@@ -75,9 +75,9 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.node {
-            Node::Text(text) => visitor.visit_str(text),
-            _ => self.wrong_type(&visitor),
+        match self.node.as_str() {
+            Some(text) => visitor.visit_str(text),
+            None => self.wrong_type(&visitor),
         }
     }
 
@@ -90,10 +90,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.node {
-            Node::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
+        if self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
@@ -102,20 +99,18 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
 
     /// Nothing is an empty list, as in protojson.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.node {
-            Node::Sequence(items) => self.sequence(items, visitor),
-            Node::Null => self.sequence(&[], visitor),
-            _ => self.wrong_type(&visitor),
+        if let Node::Sequence(items) = self.node {
+            return self.sequence(items, visitor);
         }
+        if self.node.is_null() { self.sequence(&[], visitor) } else { self.wrong_type(&visitor) }
     }
 
     /// Nothing is a message without fields.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.node {
-            Node::Mapping(fields) => self.mapping(fields, visitor),
-            Node::Null => self.mapping(&[], visitor),
-            _ => self.wrong_type(&visitor),
+        if let Node::Mapping(fields) = self.node {
+            return self.mapping(fields, visitor);
         }
+        if self.node.is_null() { self.mapping(&[], visitor) } else { self.wrong_type(&visitor) }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -138,9 +133,9 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.node {
-            Node::Text(text) => visitor.visit_enum(text.as_ref().into_deserializer()),
-            _ => self.wrong_type(&visitor),
+        match self.node.as_str() {
+            Some(text) => visitor.visit_enum(text.into_deserializer()),
+            None => self.wrong_type(&visitor),
         }
     }
 

@@ -310,85 +310,31 @@ mod tests {
         assert!(parse(&format!("{}a", "- ".repeat(DEPTH_MAX + 1))).is_none());
     }
 
+    #[rustfmt::skip]
+    const INDENTS: [&str; 10] = [
+        "", " ", "  ", "   ", "    ", "- ", "  - ", "-", "-   ", "    - - ",
+    ];
+    #[rustfmt::skip]
+    const KEYS: [&str; 10] = [
+        "a:", "b: ", "c-d.e/f:  ", "name: ", "a: ", "null: ", "x", "", "a :", "1: ",
+    ];
+    #[rustfmt::skip]
+    const VALUES: [&str; 71] = [
+        "", "b", "443", "0", "007", "0x1f", "1.5", "1.2.3.4", "1.2.3", "10s", "1e3", "1e", "12:30:45", "2026-03-01",
+        "true", "Null", "~", "'q'", "\"q\"", "'q' # c", "'q'#", "\"a\\tb\"", "b # c", "b #c", "b#c", "# c", "a b",
+        "a: b", "a:b", "b:", "[]", "{}", "[] # c", "[a]", "{a: b}", "*.a", "&a b", "!t b", "|", ">", "- b", "-", "-1",
+        "+1", ".5", ".inf", "nan", "e5", "a,b", "/a/{*}", "_a", "@a", "%a", "?a", "a\tb", "\u{e9}", "0b1", "0o7",
+        "1_000", "18446744073709551616", "123456789012345678", "1234567890123456789", "---", "...", "a'b", "a\"b",
+        "<<", "0.0.0.0", "1-2", "1+2", "0xg",
+    ];
+    #[rustfmt::skip]
+    const ENDS: [&str; 9] = [
+        "", "", "", "", " ", "\n", "\n# c", "\n---", "\n...",
+    ];
+
     /// Lines that are nearly plain, put together as they come.
     fn any_document() -> impl Strategy<Value = String> {
-        let indents = vec!["", " ", "  ", "   ", "    ", "- ", "  - ", "-", "-   ", "    - - "];
-        let keys = vec!["a:", "b: ", "c-d.e/f:  ", "name: ", "a: ", "null: ", "x", "", "a :", "1: "];
-        let values = vec![
-            "",
-            "b",
-            "443",
-            "0",
-            "007",
-            "0x1f",
-            "1.5",
-            "1.2.3.4",
-            "1.2.3",
-            "10s",
-            "1e3",
-            "1e",
-            "12:30:45",
-            "2026-03-01",
-            "true",
-            "Null",
-            "~",
-            "'q'",
-            "\"q\"",
-            "'q' # c",
-            "'q'#",
-            "\"a\\tb\"",
-            "b # c",
-            "b #c",
-            "b#c",
-            "# c",
-            "a b",
-            "a: b",
-            "a:b",
-            "b:",
-            "[]",
-            "{}",
-            "[] # c",
-            "[a]",
-            "{a: b}",
-            "*.a",
-            "&a b",
-            "!t b",
-            "|",
-            ">",
-            "- b",
-            "-",
-            "-1",
-            "+1",
-            ".5",
-            ".inf",
-            "nan",
-            "e5",
-            "a,b",
-            "/a/{*}",
-            "_a",
-            "@a",
-            "%a",
-            "?a",
-            "a\tb",
-            "\u{e9}",
-            "0b1",
-            "0o7",
-            "1_000",
-            "18446744073709551616",
-            "123456789012345678",
-            "1234567890123456789",
-            "---",
-            "...",
-            "a'b",
-            "a\"b",
-            "<<",
-            "0.0.0.0",
-            "1-2",
-            "1+2",
-            "0xg",
-        ];
-        let ends = vec!["", "", "", "", " ", "\n", "\n# c", "\n---", "\n..."];
-        let line = (select(indents), select(keys), select(values), select(ends));
+        let line = (select(&INDENTS[..]), select(&KEYS[..]), select(&VALUES[..]), select(&ENDS[..]));
         let line = line.prop_map(|(indent, key, value, end)| format!("{indent}{key}{value}{end}\n"));
         prop::collection::vec(line, 1..6).prop_map(|lines| lines.concat())
     }
