@@ -66,6 +66,10 @@ pub enum Failure {
     RequestDeadline,
     /// The upstream was silent for longer than `bodyIdleTimeout`.
     UpstreamTimeout,
+    /// A limit of the cluster's `connectionPool` is reached; the transport failure reason says which.
+    UpstreamOverflow,
+    /// A tunnel has lasted for its `maxConnectionDuration`.
+    DurationTimeout,
 
     // --- Ours ---------------------------------------------------------------------------------
     /// A tunnel was silent for longer than `tunnelIdleTimeout`.
@@ -101,8 +105,8 @@ impl Failure {
             Self::UpstreamClosed | Self::UpstreamTruncated => "UC",
             Self::ResponseMalformed => "UPE",
             Self::RequestDeadline => "UT",
-            Self::Overload => "UO",
-            Self::DrainTimeout => "DT",
+            Self::Overload | Self::UpstreamOverflow => "UO",
+            Self::DrainTimeout | Self::DurationTimeout => "DT",
             Self::Internal => "LR",
         }
     }
@@ -134,6 +138,7 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeFailed
             | Self::UpstreamClosed
+            | Self::UpstreamOverflow
             | Self::Overload => Some(503),
             Self::ResponseMalformed => Some(502),
             Self::RequestDeadline | Self::UpstreamTimeout => Some(504),
@@ -145,6 +150,7 @@ impl Failure {
             | Self::DownstreamClosed
             | Self::UpstreamTruncated
             | Self::IdleTimeout
+            | Self::DurationTimeout
             | Self::DrainTimeout => None,
         }
     }
@@ -175,6 +181,8 @@ impl Failure {
             | Self::ResponseMalformed
             | Self::RequestDeadline
             | Self::UpstreamTimeout
+            | Self::UpstreamOverflow
+            | Self::DurationTimeout
             | Self::IdleTimeout
             | Self::DrainTimeout => None,
         }
@@ -211,6 +219,8 @@ impl Failure {
             Self::ResponseMalformed => "upstream_reset_before_response_started{protocol_error}",
             Self::RequestDeadline => "response_timeout",
             Self::UpstreamTimeout => "stream_idle_timeout",
+            Self::UpstreamOverflow => "upstream_reset_before_response_started{overflow}",
+            Self::DurationTimeout => "max_connection_duration",
             Self::IdleTimeout => "idle_timeout",
             Self::Overload => "overload",
             Self::DrainTimeout => "drain_timeout",

@@ -98,6 +98,13 @@ pub const POOL_IDLE_MAX: usize = 4096;
 /// Longest an upstream connection waits in a pool, as Istio's default for HTTP.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Requests that wait in one worker for a connection to a cluster at its `maxConnections`, unless a DestinationRule says
+/// `http1MaxPendingRequests`. Istio sets no bound; each of them is a client that waits.
+pub const PENDING_REQUESTS_MAX: usize = 1024;
+
+/// Endpoints of one cluster that a worker keeps outlier statistics of; more are never ejected.
+pub const OUTLIER_ENDPOINTS_MAX: usize = 4096;
+
 /// Longest wait for the TLS handshake with an upstream, after the connection was made.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod question;
+mod traffic;
 mod verdict;
 
 use std::io::Write;

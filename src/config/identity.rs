@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::route::cluster::{Endpoints, PoolId, TlsProfile, VerifyName};
 use crate::route::host::HostName;
+use crate::route::traffic::{AccountId, Traffic};
 
 /// What one generation of the configuration knew.
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub(super) struct Store {
     profiles: Known<ProfileKey, Arc<TlsProfile>>,
     /// By digest: the keys themselves would hold every host and endpoint once more.
     pools: Known<Digest, PoolId>,
+    /// By digest of the cluster's name.
+    accounts: Known<Digest, AccountId>,
     hashers: Hashers,
     next: Next,
 }
@@ -41,6 +44,7 @@ struct Next {
     content: u32,
     profile: u32,
     pool: u32,
+    account: u32,
 }
 
 /// 128 bits of two hashes with seeds of their own, random in each process: for a million pools the chance that any two
@@ -51,7 +55,7 @@ type Digest = [u64; 2];
 struct Hashers([foldhash::quality::RandomState; 2]);
 
 impl Hashers {
-    fn digest(&self, key: &PoolKey<'_>) -> Digest {
+    fn digest(&self, key: &impl Hash) -> Digest {
         [self.0[0].hash_one(key), self.0[1].hash_one(key)]
     }
 }
@@ -80,6 +84,8 @@ pub(super) struct PoolKey<'a> {
     pub(super) endpoints: &'a Endpoints,
     /// The SNI and the profile; the inner `None` is a profile that is not available.
     pub(super) tls: Option<(Option<&'a HostName>, Option<u32>)>,
+    /// Bounds, and what a connection begins with.
+    pub(super) traffic: Option<&'a Traffic>,
 }
 
 /// A load in progress.
@@ -111,6 +117,13 @@ impl<'a> Generation<'a> {
         let digest = self.now.hashers.digest(key);
         let next = &mut self.now.next.pool;
         *recall(&mut self.now.pools, &self.earlier.pools, &digest, || PoolId(take(next)))
+    }
+
+    /// The account of the cluster of this name.
+    pub(super) fn account(&mut self, cluster: &str) -> AccountId {
+        let digest = self.now.hashers.digest(&cluster);
+        let next = &mut self.now.next.account;
+        *recall(&mut self.now.accounts, &self.earlier.accounts, &digest, || AccountId(take(next)))
     }
 
     /// The profile of these settings, built by `build` from its identifier if it is new.
@@ -156,7 +169,7 @@ mod tests {
             1 => &Endpoints::Requested { port: 1 },
             _ => &Endpoints::Requested { port: 2 },
         };
-        PoolKey { service: "a", endpoints, tls: None }
+        PoolKey { service: "a", endpoints, tls: None, traffic: None }
     }
 
     #[test]

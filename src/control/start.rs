@@ -89,9 +89,11 @@ fn workers(loaded: &Loaded, events: &UnboundedSender<Event>, log: &LogWriter) ->
     let bootstrap = &loaded.bootstrap;
     let snapshot = reload::snapshot(1, loaded, bootstrap);
     let placement = process::placement(bootstrap.workers, &process::cpus());
+    let workers = placement.len();
     let start = |(index, cpu)| {
         worker::spawn(WorkerSpec {
             index,
+            workers,
             cpu,
             driver: bootstrap.driver,
             listeners: bootstrap.listeners.clone(),

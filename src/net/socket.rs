@@ -179,6 +179,15 @@ impl Socket {
         let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
     }
 
+    /// Lets the kernel probe a silent peer; what is `None` stays as the system has it.
+    pub fn keep_alive(&self, probes: Option<u32>, time: Option<Duration>, interval: Option<Duration>) {
+        // What the kernel refuses stays at its default.
+        let _ = sockopt::set_socket_keepalive(self.fd(), true);
+        let _ = probes.map(|probes| sockopt::set_tcp_keepcnt(self.fd(), probes));
+        let _ = time.map(|time| sockopt::set_tcp_keepidle(self.fd(), time));
+        let _ = interval.map(|interval| sockopt::set_tcp_keepintvl(self.fd(), interval));
+    }
+
     /// Our end's address.
     ///
     /// # Errors

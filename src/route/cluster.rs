@@ -7,6 +7,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::host::HostName;
+use super::traffic::Traffic;
 
 /// Index of a cluster in [`super::table::Tables::clusters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +28,10 @@ pub struct Cluster {
     pub tls: Option<UpstreamTls>,
     /// Longest wait for a TCP connection to one address.
     pub connect_timeout: Duration,
+    /// Bounds, timeouts and whatever else a DestinationRule says of its connections; `None`: nothing.
+    pub traffic: Option<Arc<Traffic>>,
     /// Equal for two clusters (of any two generations) exactly if a connection opened for one may serve the
-    /// other: same service, endpoints and TLS settings, certificates and CRLs included. Pools are keyed by it,
+    /// other: same service, endpoints, TLS settings (certificates and CRLs included) and [`Traffic`]. Pools are keyed by it,
     /// so an unchanged cluster keeps its connections across a reload and a changed one never reuses them.
     pub pool: PoolId,
 }
@@ -84,6 +87,8 @@ pub enum Balance {
     RoundRobin,
     /// At random, by weight.
     Random,
+    /// By a key of the session ([`Traffic::hash`]).
+    Hash,
 }
 
 /// TLS that the gateway opens itself.

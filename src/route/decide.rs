@@ -244,6 +244,7 @@ pub fn passthrough_cluster(port: u16, snapshot: &Snapshot) -> Cluster {
         balance: Balance::LeastRequest,
         tls: None,
         connect_timeout: snapshot.settings.connect_timeout,
+        traffic: None,
         pool: PoolId(u32::MAX),
     }
 }

@@ -48,4 +48,5 @@ pub mod host;
 pub mod http;
 pub mod path;
 pub mod table;
+pub mod traffic;
 pub mod trie;

@@ -7,6 +7,7 @@ use super::authorization::Authorization;
 use super::cluster::{Cluster, ClusterId, PoolId, Weighted};
 use super::host::HostName;
 use super::http::{HttpRoute, Matched, RequestFacts};
+use super::traffic::{AccountId, Traffic};
 use super::trie::HostTrie;
 
 /// Routes of one generation, in two parts: the host tries, of which every worker has its own copy because each
@@ -82,12 +83,14 @@ impl GatewayHosts {
     }
 }
 
-/// The pools and TLS profiles that the clusters of one generation use: what a worker keeps when it takes over the
+/// The pools, TLS profiles and bounds that the clusters of one generation use: what a worker keeps when it takes over the
 /// generation. Sorted when the tables are compiled, so that no worker has to go through all clusters.
 #[derive(Debug, Default)]
 pub struct Survivors {
     pools: Box<[PoolId]>,
     profiles: Box<[u32]>,
+    /// By account.
+    traffic: Box<[Arc<Traffic>]>,
 }
 
 impl Survivors {
@@ -98,6 +101,11 @@ impl Survivors {
         Self {
             pools: sorted(clusters.iter().map(|cluster| cluster.pool)),
             profiles: sorted(profiles.map(|profile| profile.id)),
+            traffic: {
+                let mut traffic: Vec<_> = clusters.iter().filter_map(|cluster| cluster.traffic.clone()).collect();
+                traffic.sort_unstable_by_key(|traffic| traffic.account);
+                traffic.into()
+            },
         }
     }
 
@@ -111,6 +119,13 @@ impl Survivors {
     #[must_use]
     pub fn has_profile(&self, id: u32) -> bool {
         self.profiles.binary_search(&id).is_ok()
+    }
+
+    /// What is said of the clusters that are counted in this account.
+    #[must_use]
+    pub fn traffic(&self, account: AccountId) -> Option<&Traffic> {
+        let index = self.traffic.binary_search_by_key(&account, |traffic| traffic.account).ok()?;
+        Some(&self.traffic[index])
     }
 }
 

@@ -15,6 +15,8 @@ use crate::snapshot::{AccessLog, Snapshot};
 use crate::telemetry::batch::{Batch, Pushed};
 use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow};
 use crate::telemetry::record::Record;
+use crate::route::traffic::Share;
+use crate::upstream::account::Accounts;
 use crate::upstream::balance::Balancer;
 use crate::upstream::pool::Pool;
 use crate::upstream::resolve::Resolver;
@@ -35,6 +37,8 @@ pub struct Context {
     pub resolver: Resolver,
     /// Choice of endpoints.
     pub balancer: Balancer,
+    /// What is counted for clusters with bounds.
+    pub accounts: Accounts,
     /// Idle upstream connections.
     pub pool: Pool,
     /// rustls configurations.
@@ -66,15 +70,23 @@ pub struct Denied<'a> {
 }
 
 impl Context {
-    /// A worker's state, with its first configuration. `ask` puts a question to the resolver.
+    /// A worker's state, with its first configuration; `share` is its part of what is meant for the node. `ask` puts a
+    /// question to the resolver.
     #[must_use]
-    pub fn new(snapshot: Snapshot, seed: u64, log: SyncSender<LogBatch>, ask: impl Fn(HostName) + 'static) -> Self {
+    pub fn new(
+        snapshot: Snapshot,
+        share: Share,
+        seed: u64,
+        log: SyncSender<LogBatch>,
+        ask: impl Fn(HostName) + 'static,
+    ) -> Self {
         Self {
             snapshot: RefCell::new(Rc::new(snapshot)),
             scratch: Scratch::default(),
             pipes: Pipes::default(),
             resolver: Resolver::new(ask),
             balancer: Balancer::new(seed),
+            accounts: Accounts::new(share),
             pool: Pool::default(),
             tls: TlsConfigs::default(),
             counters: RefCell::default(),
@@ -97,6 +109,7 @@ impl Context {
         let survivors = &snapshot.routes.tables.survivors;
         self.pool.keep_clusters(|pool| survivors.has_pool(pool));
         self.balancer.retain(|pool| survivors.has_pool(pool));
+        self.accounts.apply(survivors);
         self.tls.retain(|id| survivors.has_profile(id));
         self.resolver.forget();
         self.snapshot.replace(Rc::new(snapshot));
@@ -170,6 +183,8 @@ impl Context {
         counters.sessions_active = self.clients.len() as u64;
         counters.upstream_active = self.balancer.active();
         counters.upstream_idle = self.pool.len() as u64;
+        counters.upstream_events = self.accounts.tally();
+        counters.endpoints_ejected = self.accounts.ejected();
         counters
     }
 

@@ -10,10 +10,14 @@ use crate::route::decide::{self, Source, TlsVerdict};
 use crate::route::host::HostName;
 use crate::snapshot::{Ech, Snapshot};
 use crate::telemetry::record::Record;
+use crate::upstream::account::{Lease, Overflow};
+use crate::upstream::balance::Wanted;
 use crate::upstream::dial;
+use crate::upstream::outlier::Outcome;
 use crate::wire::client_hello::ClientHello;
 
 use super::context::Denied;
+use super::http::facts::Facts;
 use super::{Client, Context};
 
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
@@ -66,9 +70,11 @@ pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
 async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Story) -> Result<(), Failure> {
     let snapshot = context.snapshot();
     // Boxed: what it takes to connect must not weigh on the hours that the relay may last.
-    let upstream = Rc::new(Box::pin(connect(context, &snapshot, client, story)).await?);
+    let (upstream, lease) = Box::pin(connect(context, &snapshot, client, story)).await?;
+    let upstream = Rc::new(upstream);
     client.set_upstream(Some(Rc::clone(&upstream)));
-    let idle = snapshot.settings.limits.tunnel_idle_timeout;
+    let idle = lease.as_ref().and_then(|lease| lease.tunnel_idle());
+    let idle = idle.unwrap_or(snapshot.settings.limits.tunnel_idle_timeout);
     let sent = within(idle, upstream.send_all(&hello)).await.ok_or(Failure::IdleTimeout)?;
     sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
     story.transferred.upstream.set(hello.len() as u64);
@@ -76,17 +82,23 @@ async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Sto
     drop(snapshot); // A tunnel of hours must not keep an old configuration alive.
     let address = story.upstream;
     address.inspect(|address| context.balancer.began(*address));
-    let end = relay::relay(&client.socket, &upstream, context.tools(), &story.transferred, idle).await;
+    let (tools, moved) = (context.tools(), &story.transferred);
+    let end = match lease.as_ref().and_then(|lease| lease.time_left()) {
+        None => Some(relay::relay(&client.socket, &upstream, tools, moved, idle).await),
+        Some(left) => Box::pin(within(left, relay::relay(&client.socket, &upstream, tools, moved, idle))).await,
+    };
     address.inspect(|address| context.balancer.ended(*address));
+    drop(lease);
     match end {
-        End::Finished => Ok(()),
-        End::Idle => Err(Failure::IdleTimeout),
+        None => Err(Failure::DurationTimeout),
+        Some(End::Finished) => Ok(()),
+        Some(End::Idle) => Err(Failure::IdleTimeout),
         // A reset is passed on as one, so that neither peer takes a truncation for an end.
-        End::Downstream(_) => {
+        Some(End::Downstream(_)) => {
             upstream.reset_on_close();
             Err(Failure::DownstreamClosed)
         }
-        End::Upstream(error) => {
+        Some(End::Upstream(error)) => {
             client.socket.reset_on_close();
             Err(story.transport(Failure::UpstreamTruncated, &error.to_string()))
         }
@@ -98,7 +110,7 @@ async fn connect(
     snapshot: &Snapshot,
     client: &Client,
     story: &mut Story,
-) -> Result<Socket, Failure> {
+) -> Result<(Socket, Option<Box<Lease>>), Failure> {
     let name = story.server_name.clone().ok_or(Failure::NoServerName)?;
     let anywhere;
     let source = Source { address: client.peer.ip(), port: client.service_port };
@@ -115,18 +127,37 @@ async fn connect(
     };
     story.cluster = Some(cluster.name.clone());
     story.service = Some(cluster.service.clone());
+    let account = context.accounts.of(cluster);
+    let lease = match &account {
+        Some(account) => match account.lease() {
+            Some(lease) => Some(lease),
+            None => {
+                let overflow = account.overflow(Overflow::Connections).as_str();
+                return Err(story.transport(Failure::UpstreamOverflow, &format!("overflow: {overflow}")));
+            }
+        },
+        None => None,
+    };
+    let hash = cluster.traffic.as_ref().and_then(|traffic| traffic.hash.as_ref());
+    let key = hash.and_then(|hash| hash.key(source.address, None::<&Facts<'_>>));
+    let wanted = Wanted { host: &name, key, account: account.as_deref() };
     let policy = &snapshot.settings.addresses;
-    let candidates = context.balancer.candidates(cluster, &name, &context.resolver, policy).await;
+    let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
     let candidates = candidates.map_err(|(failure, reason)| story.transport(failure, &reason))?;
     let mut failure = Failure::NoHealthyUpstream;
     for address in candidates {
         story.upstream = Some(address);
-        match dial::dial(address, cluster.connect_timeout).await {
+        match dial::reach(cluster, address).await {
             Ok(socket) => {
+                account.inspect(|account| account.report(address, Outcome::Connected));
                 story.upstream_local = socket.local_address().ok();
-                return Ok(socket);
+                return Ok((socket, lease));
             }
-            Err(error) => failure = story.transport(error.failure, &error.reason),
+            Err(error) => {
+                let outcome = if error.failure == Failure::ConnectTimeout { Outcome::TimedOut } else { Outcome::Failed };
+                account.as_ref().inspect(|account| account.report(address, outcome));
+                failure = story.transport(error.failure, &error.reason);
+            }
         }
     }
     Err(failure)

@@ -13,6 +13,7 @@ use crate::limits::{DENIED_ROWS_MAX, METRIC_ROWS_MAX};
 
 use super::labels::{LabelView, Labels, UNKNOWN};
 use super::record::Record;
+use super::tally::Tally;
 
 /// Upper bounds of the buckets of `istio_request_duration_milliseconds`, in milliseconds, and, as in Envoy, of
 /// `istio_request_bytes` and `istio_response_bytes`, in bytes.
@@ -59,6 +60,10 @@ pub struct Counters {
     pub handshakes_failed: u64,
     /// Hellos that offered Encrypted ClientHello.
     pub ech_hellos: u64,
+    /// Limits of `connectionPool` that were reached, and endpoints that were ejected.
+    pub upstream_events: Tally,
+    /// Endpoints that are ejected now, by service.
+    pub endpoints_ejected: HashMap<Box<str>, u64, foldhash::fast::RandomState>,
     /// Access-log lines dropped because the writer's queue was full.
     pub access_log_dropped: u64,
     /// HTTP requests by label set.
@@ -201,6 +206,10 @@ impl Counters {
         self.handshakes_failed += other.handshakes_failed;
         self.ech_hellos += other.ech_hellos;
         self.access_log_dropped += other.access_log_dropped;
+        self.upstream_events.merge(&other.upstream_events);
+        for (service, count) in &other.endpoints_ejected {
+            *self.endpoints_ejected.entry(service.clone()).or_default() += count;
+        }
         for (labels, theirs) in &other.requests {
             update(&mut self.requests, labels.view(), |row| row.merge(theirs));
         }

@@ -13,3 +13,4 @@ pub mod log_writer;
 pub mod metrics;
 pub mod record;
 pub mod report;
+pub mod tally;

@@ -1,6 +1,6 @@
 //! Everything that `/metrics` says: the workers' counters, added up, and the facts of the control thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::{Exposition, Kind};
@@ -137,6 +137,28 @@ fn sessions(out: &mut Exposition, workers: &[(usize, Counters)]) {
     }
 }
 
+fn upstream_events(out: &mut Exposition, total: &Counters) {
+    let mut rows = |name, help, label, events: &HashMap<(Box<str>, &'static str), u64, foldhash::fast::RandomState>| {
+        let mut metric = out.metric(name, Kind::Counter, help);
+        let mut rows: Vec<_> = events.iter().collect();
+        rows.sort_unstable();
+        for ((service, what), count) in rows {
+            metric.sample(&[("destination_service", service), (label, what)], *count as f64);
+        }
+    };
+    let events = &total.upstream_events;
+    let help = "Requests and sessions that a limit of connectionPool has refused, and retries that it has prevented.";
+    rows("portcullis_upstream_overflows_total", help, "limit", &events.overflows);
+    rows("portcullis_outlier_ejections_total", "Endpoints ejected by a worker.", "reason", &events.ejections);
+    let help = "Endpoints that are ejected now, added up over workers.";
+    let mut ejected = out.metric("portcullis_outlier_ejected_endpoints", Kind::Gauge, help);
+    let mut rows: Vec<_> = total.endpoints_ejected.iter().collect();
+    rows.sort_unstable();
+    for (service, count) in rows {
+        ejected.sample(&[("destination_service", service)], *count as f64);
+    }
+}
+
 fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
     out.metric("portcullis_sessions_refused_total", Kind::Counter, "Client connections closed at a limit of sessions.")
         .sample(&[], total.sessions_refused as f64);
@@ -144,6 +166,7 @@ fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
         .sample(&[], total.sessions_panicked as f64);
     out.metric("portcullis_ech_hellos_total", Kind::Counter, "Hellos that offered Encrypted ClientHello, or GREASE.")
         .sample(&[], total.ech_hellos as f64);
+    upstream_events(out, total);
     let mut denied = out.metric("portcullis_denied_total", Kind::Counter, "Refusals by policy.");
     let mut rows: Vec<_> = total.denied.iter().collect();
     rows.sort_unstable();
@@ -212,6 +235,9 @@ mod tests {
             "portcullis_sessions_active gauge",
             "portcullis_upstream_connections gauge",
             "portcullis_upstream_tls_handshakes_total counter",
+            "portcullis_upstream_overflows_total counter",
+            "portcullis_outlier_ejections_total counter",
+            "portcullis_outlier_ejected_endpoints gauge",
             "portcullis_dns_queries_total counter",
             "portcullis_access_log_dropped_total counter",
         ] {

@@ -14,7 +14,9 @@ use crate::limits::DIAL_ATTEMPTS_MAX;
 use crate::route::address::AddressPolicy;
 use crate::route::cluster::{Balance, Cluster, DnsEndpoint, Endpoints, PoolId};
 use crate::route::host::HostName;
+use crate::route::traffic::stable_hash;
 
+use super::account::Account;
 use super::resolve::Resolver;
 
 /// Addresses to try for one session, best first; never empty.
@@ -22,6 +24,17 @@ pub type Candidates = SmallVec<[SocketAddr; DIAL_ATTEMPTS_MAX]>;
 
 /// Why there is no candidate: the failure, and what to write into the log.
 pub type NoCandidate = (Failure, String);
+
+/// What an endpoint is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The host that the route has matched.
+    pub host: &'a HostName,
+    /// What [`Balance::Hash`] goes by; `None`: anywhere.
+    pub key: Option<u64>,
+    /// Where the cluster's outliers are known.
+    pub account: Option<&'a Account>,
+}
 
 /// A worker's state of balancing.
 #[derive(Debug)]
@@ -57,42 +70,49 @@ impl Balancer {
         (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
     }
 
-    /// Chooses among the endpoints of `cluster`, after resolving and judging every address. `requested` is the host
-    /// that the route has matched.
+    /// Chooses among the endpoints of `cluster`, after resolving and judging every address.
     ///
     /// # Errors
     /// [`Failure::NotResolved`], [`Failure::AddressClosed`] or [`Failure::NoHealthyUpstream`].
     pub async fn candidates(
         &self,
         cluster: &Cluster,
-        requested: &HostName,
+        wanted: Wanted<'_>,
         resolver: &Resolver,
         policy: &AddressPolicy,
     ) -> Result<Candidates, NoCandidate> {
-        let endpoints = match &cluster.endpoints {
+        let mut endpoints: EndpointList = match &cluster.endpoints {
             Endpoints::Static(endpoints) => {
                 let open = endpoints.iter().filter(|endpoint| policy.judge_configured(endpoint.address).is_ok());
                 open.map(|endpoint| Endpoint { address: endpoint.address, weight: endpoint.weight }).collect()
             }
             Endpoints::Dns(names) | Endpoints::DnsRoundRobin(names) => resolve_all(names, resolver, policy).await?,
             Endpoints::Requested { port } => {
-                let name = DnsEndpoint { name: requested.clone(), port: *port, weight: 1 };
+                let name = DnsEndpoint { name: wanted.host.clone(), port: *port, weight: 1 };
                 resolve_all(std::slice::from_ref(&name), resolver, policy).await?
             }
         };
+        let reason = match wanted.account.filter(|_| !endpoints.is_empty()) {
+            Some(account) => {
+                account.keep_healthy(&mut endpoints, |endpoint| endpoint.address);
+                "every endpoint is ejected (outlierDetection)"
+            }
+            None => "no endpoint may be dialled",
+        };
         match endpoints.len() {
-            0 => Err((Failure::NoHealthyUpstream, "no endpoint may be dialled".to_owned())),
+            0 => Err((Failure::NoHealthyUpstream, reason.to_owned())),
             1 => Ok(smallvec::smallvec![endpoints[0].address]),
-            _ => Ok(self.order(cluster, &endpoints)),
+            _ => Ok(self.order(cluster, wanted.key, &endpoints)),
         }
     }
 
     /// The chosen endpoint first, then its neighbours in turn, in case it cannot be reached.
-    fn order(&self, cluster: &Cluster, endpoints: &EndpointList) -> Candidates {
+    fn order(&self, cluster: &Cluster, key: Option<u64>, endpoints: &EndpointList) -> Candidates {
         let first = match (&cluster.endpoints, cluster.balance) {
             (Endpoints::DnsRoundRobin(_), _) => 0,
             (_, Balance::RoundRobin) => by_weight(endpoints, self.next_turn(cluster.pool)),
-            (_, Balance::Random) => by_weight(endpoints, self.random()),
+            (_, Balance::Hash) if let Some(key) = key => by_key(endpoints, key),
+            (_, Balance::Random | Balance::Hash) => by_weight(endpoints, self.random()),
             (_, Balance::LeastRequest) => self.less_busy(endpoints),
         };
         let following = endpoints.iter().cycle().skip(first).take(endpoints.len().min(DIAL_ATTEMPTS_MAX));
@@ -157,6 +177,35 @@ fn by_weight(endpoints: &EndpointList, ticket: u32) -> usize {
     0
 }
 
+/// The endpoint that a key belongs to, by rendezvous hashing (Thaler and Ravishankar 1998) with weights (Schindelhauer and
+/// Schomaker 2005): every endpoint draws a number from the key and its address, and the best one wins. When an endpoint
+/// comes or goes, only the keys move that it wins or has won; there is no ring or table to size.
+fn by_key(endpoints: &EndpointList, key: u64) -> usize {
+    let score = |endpoint: &Endpoint| {
+        let drawn = scramble(key ^ scramble(address_hash(endpoint.address)));
+        // From above 0 up to 1, in steps of 2^-53.
+        let fraction = ((drawn >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        f64::from(endpoint.weight) / -fraction.ln()
+    };
+    let scores = endpoints.iter().map(score).enumerate();
+    scores.max_by(|(_, one), (_, other)| one.total_cmp(other)).map_or(0, |(index, _)| index)
+}
+
+fn address_hash(address: SocketAddr) -> u64 {
+    let hash = match address.ip() {
+        std::net::IpAddr::V4(address) => stable_hash(&address.octets()),
+        std::net::IpAddr::V6(address) => stable_hash(&address.octets()),
+    };
+    hash ^ u64::from(address.port())
+}
+
+/// Spreads a difference in any bit over all of them (the finalizer of splitmix64).
+fn scramble(mut value: u64) -> u64 {
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
 async fn resolve_all(
     names: &[DnsEndpoint],
     resolver: &Resolver,
@@ -190,5 +239,44 @@ async fn resolve_all(
     match (endpoints.is_empty(), refusal) {
         (true, Some(refusal)) => Err(refusal),
         _ => Ok(endpoints),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(weights: &[u32]) -> EndpointList {
+        let endpoint = |(index, weight): (usize, &u32)| Endpoint {
+            address: SocketAddr::from(([192, 0, 2, 1], 1000 + index as u16)),
+            weight: *weight,
+        };
+        weights.iter().enumerate().map(endpoint).collect()
+    }
+
+    fn keys() -> impl Iterator<Item = u64> {
+        (0..10_000u32).map(|number| stable_hash(&number.to_be_bytes()))
+    }
+
+    #[test]
+    fn keys_spread_over_the_endpoints_by_weight() {
+        let list = endpoints(&[1, 1, 2]);
+        let mut counts = [0u32; 3];
+        keys().for_each(|key| counts[by_key(&list, key)] += 1);
+        for (count, expected) in counts.into_iter().zip([2_500, 2_500, 5_000]) {
+            assert!(count.abs_diff(expected) < 250, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_leaves_moves_no_key_but_its_own() {
+        let all = endpoints(&[1, 1, 1, 1]);
+        let mut fewer = endpoints(&[1, 1, 1, 1]);
+        fewer.remove(1);
+        for key in keys() {
+            let before = all[by_key(&all, key)].address;
+            let after = fewer[by_key(&fewer, key)].address;
+            assert!(before == after || before == all[1].address);
+        }
     }
 }

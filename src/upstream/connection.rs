@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::net::{Received, Scratch, Socket, WatchedSocket};
 
+use super::account::Lease;
 use super::tls::{TlsError, TlsSession};
 
 /// One upstream connection.
@@ -16,6 +17,8 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Our end.
     pub local: SocketAddr,
+    /// Its place in the account of its cluster; `None`: nobody counts.
+    pub lease: Option<Box<Lease>>,
     tls: Option<TlsSession>,
     /// Whether close_notify has been received; it may come in the same read as data, and rustls tells of it once.
     ended: bool,
@@ -54,7 +57,15 @@ impl Connection {
     /// When the socket has been reset already.
     pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Self> {
         let local = socket.local_address()?;
-        Ok(Self { socket: WatchedSocket::new(socket), address, local, tls, ended: false, pending: Vec::new() })
+        Ok(Self {
+            socket: WatchedSocket::new(socket),
+            address,
+            local,
+            lease: None,
+            tls,
+            ended: false,
+            pending: Vec::new(),
+        })
     }
 
     /// Sends `plain`, as far as the socket takes it; the rest is kept, and [`Self::is_blocked`] says so. To be called

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::net::{Socket, within};
+use crate::route::cluster::Cluster;
 
 /// Why a connection could not be made: the failure, the address that was tried, and what to write into the log.
 #[derive(Debug)]
@@ -15,6 +16,19 @@ pub struct DialError {
     pub address: SocketAddr,
     /// The system's word.
     pub reason: String,
+}
+
+/// Connects to an endpoint of a cluster, as its settings say.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn reach(cluster: &Cluster, address: SocketAddr) -> Result<Socket, DialError> {
+    let socket = dial(address, cluster.connect_timeout).await?;
+    if let Some(traffic) = &cluster.traffic {
+        // Probes that the kernel refuses to send are none that a peer could miss.
+        traffic.keepalive.inspect(|keepalive| socket.keep_alive(keepalive.probes, keepalive.time, keepalive.interval));
+    }
+    Ok(socket)
 }
 
 /// Connects to exactly this address: it has been judged, and is never resolved again.

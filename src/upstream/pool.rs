@@ -40,15 +40,23 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    /// Whether its cluster lets it serve another request.
+    fn is_good(&self) -> bool {
+        self.connection.lease.as_ref().is_none_or(|lease| lease.is_good(self.since))
+    }
+}
+
 impl Pool {
     /// A connection that can serve a request now; dead ones are closed on the way.
     pub fn take(&self, key: &PoolKey, scratch: &Scratch) -> Option<Connection> {
         loop {
             let mut idle = self.idle.borrow_mut().get_mut(key).and_then(Vec::pop)?;
             self.count.set(self.count.get() - 1);
-            if idle.connection.is_reusable(scratch) {
+            if idle.is_good() && idle.connection.is_reusable(scratch) {
                 return Some(idle.connection);
             }
+            idle.connection.close();
         }
     }
 
@@ -56,6 +64,8 @@ impl Pool {
     pub fn give(&self, key: PoolKey, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(key).or_default();
+        // Whoever waits for a connection to this cluster may take this one, or its place.
+        connection.lease.as_ref().inspect(|lease| lease.account().wake_next());
         if self.count.get() >= POOL_IDLE_MAX || list.len() >= POOL_IDLE_PER_DESTINATION {
             connection.close();
             return;
@@ -81,8 +91,18 @@ impl Pool {
     /// Closes connections that have waited too long or that the upstream has closed.
     pub fn sweep(&self, now: Instant, scratch: &Scratch) {
         self.retain(|_, idle| {
-            now.duration_since(idle.since) < POOL_IDLE_TIMEOUT && idle.connection.is_reusable(scratch)
+            now.duration_since(idle.since) < POOL_IDLE_TIMEOUT && idle.is_good() && idle.connection.is_reusable(scratch)
         });
+    }
+
+    /// Closes an idle connection of a cluster, to make room for one to somewhere else. False: there is none.
+    pub fn make_room(&self, pool: PoolId) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let mut lists = idle.iter_mut().filter(|(key, _)| key.pool == pool);
+        let Some(oldest) = lists.find_map(|(_, list)| (!list.is_empty()).then(|| list.remove(0))) else { return false };
+        self.count.set(self.count.get() - 1);
+        oldest.connection.close();
+        true
     }
 
     /// Closes the connections of clusters that are gone or have changed.

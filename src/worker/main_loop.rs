@@ -12,6 +12,7 @@ use std::time::Duration;
 use monoio::net::UnixStream;
 
 use crate::net::{Either, Listener, Ticker, either, sleep, within};
+use crate::route::traffic::Share;
 use crate::session::Context;
 
 use super::accept::{Outcome, accept, accept_waiting};
@@ -37,13 +38,13 @@ type Bound = (Rc<Listener>, u16);
 /// # Errors
 /// What the operator should know when a listener cannot be bound.
 pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) -> Result<(), String> {
-    let WorkerSpec { index, listeners, snapshot, events, log, .. } = spec;
+    let WorkerSpec { index, workers, listeners, snapshot, events, log, .. } = spec;
     let ask = {
         let events = events.clone();
         // A closed queue means that the process is ending.
         move |name| drop(events.send(Event::Resolve(index, name)))
     };
-    let context = Rc::new(Context::new(snapshot, seed(), log, ask));
+    let context = Rc::new(Context::new(snapshot, Share::new(index, workers), seed(), log, ask));
     let bound = bind(&listeners)?;
     let bell = Bell::new(inbox.doorbell).map_err(|error| format!("the worker's inbox: {error}"))?;
     let master = Master { context: Rc::clone(&context), index, orders: inbox.orders, bell, events };

@@ -17,6 +17,8 @@ use inbox::{Event, Inbox, Mailbox};
 pub struct WorkerSpec {
     /// Its number, from 0; the `worker` label of metrics.
     pub index: usize,
+    /// How many workers there are.
+    pub workers: usize,
     /// The CPU to pin it to; `None`: leave it to the kernel.
     pub cpu: Option<usize>,
     /// Which I/O driver it may use.

@@ -26,6 +26,8 @@ pub(super) struct Answer {
     pub(super) objects: Vec<Object>,
     /// Every destination with its share, where the route has several; `cluster` is then the first of them.
     pub(super) destinations: Option<Vec<Share>>,
+    /// What the cluster's DestinationRule bounds.
+    pub(super) traffic: Option<Vec<String>>,
     /// A sentence for people.
     #[serde(skip)]
     pub(super) hint: Option<String>,
@@ -105,6 +107,9 @@ impl fmt::Display for Answer {
             if let Some(value) = value {
                 writeln!(formatter, "{key:<10} {}", value.replace(char::is_control, " "))?;
             }
+        }
+        for bound in self.traffic.iter().flatten() {
+            writeln!(formatter, "{:<10} {}", "bound", bound.replace(char::is_control, " "))?;
         }
         for share in self.destinations.iter().flatten() {
             let cluster = share.cluster.as_deref().unwrap_or("a destination that does not exist");

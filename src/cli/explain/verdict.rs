@@ -19,6 +19,7 @@ use crate::wire::http1::{HeadError, HeadLimits, Parsed, RequestHead, parse_reque
 
 use super::answer::{Answer, Share, Verdict};
 use super::question::Question;
+use super::traffic;
 
 /// What an answer is looked up in.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +229,8 @@ impl Explainer<'_> {
     /// The end of every question that passes.
     fn forward(&self, cluster: &Cluster, requested: &HostName, tls: Option<&'static str>, answer: Answer) -> Answer {
         let endpoints = self.endpoints(cluster, requested);
-        let answer = Answer { cluster: Some(cluster.name.to_string()), tls, ..answer };
+        let traffic = cluster.traffic.as_deref().map(traffic::words);
+        let answer = Answer { cluster: Some(cluster.name.to_string()), tls, traffic, ..answer };
         if endpoints.is_empty() {
             let failure = &Failure::NoHealthyUpstream;
             return match tls {

@@ -164,19 +164,23 @@ impl<'a, 'g> Clusters<'a, 'g> {
             (Client::Plain, None) | (Client::Tls, _) => None,
         };
         let tls_key = tls.as_ref().map(|tls| (tls.sni.as_ref(), tls.profile.as_ref().ok().map(|profile| profile.id)));
-        let pool_key = PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key };
+        let name = format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host);
+        let traffic = super::traffic::traffic(policy, self.generation.account(&name));
+        let traffic_key = traffic.as_ref();
+        let pool_key = PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key, traffic: traffic_key };
         let pool = self.generation.pool(&pool_key);
         let connect_timeout = policy.pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
         let mut rules: Vec<_> = policy.origins.iter().map(|origin| Arc::clone(&origin.object)).collect();
         rules.dedup();
         self.rules.push(rules.into());
         self.list.push(Cluster {
-            name: format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host).into(),
+            name: name.into(),
             service: service.host.into(),
             endpoints,
             balance: balance(policy.balance),
             tls,
             connect_timeout: connect_timeout.map_or(self.connect_timeout, |timeout| timeout.0),
+            traffic: traffic.map(Arc::new),
             pool,
         });
         ClusterId(u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX))
@@ -257,6 +261,9 @@ pub(in crate::config) fn gateway_namespace(host: &HostPattern) -> &str {
 }
 
 fn balance(balancer: Option<&LoadBalancer>) -> Balance {
+    if balancer.is_some_and(|balancer| balancer.consistent_hash.is_some()) {
+        return Balance::Hash;
+    }
     match balancer.and_then(|balancer| balancer.simple) {
         Some(SimpleBalance::RoundRobin) => Balance::RoundRobin,
         Some(SimpleBalance::Random) => Balance::Random,

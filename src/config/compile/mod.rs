@@ -7,6 +7,7 @@ mod gateways;
 mod http;
 mod matching;
 mod tls;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use super::scalar::{Enumeration, GoDuration, List, enumeration};
+use super::scalar::{Enumeration, GoDuration, List, enumeration, integer};
 use super::virtual_service::PortSelector;
 
 /// What happens after a destination was chosen.
@@ -52,9 +52,9 @@ pub struct TrafficPolicy {
     /// Bounds on connections.
     #[serde(alias = "connection_pool")]
     pub connection_pool: Option<ConnectionPool>,
-    /// Not supported yet.
+    /// What leaves endpoints out.
     #[serde(alias = "outlier_detection")]
-    pub outlier_detection: Option<Value>,
+    pub outlier_detection: Option<OutlierDetection>,
     /// TLS that the gateway opens.
     pub tls: Option<ClientTls>,
     /// Per port; replaces, does not merge.
@@ -65,9 +65,9 @@ pub struct TrafficPolicy {
     /// Not supported yet.
     #[serde(alias = "proxy_protocol")]
     pub proxy_protocol: Option<Value>,
-    /// Not supported yet.
+    /// Retries as a share of requests.
     #[serde(alias = "retry_budget")]
-    pub retry_budget: Option<Value>,
+    pub retry_budget: Option<RetryBudget>,
 }
 
 /// `loadBalancer:`.
@@ -77,9 +77,9 @@ pub struct LoadBalancer {
     /// The algorithm.
     #[serde(deserialize_with = "enumeration")]
     pub simple: Option<SimpleBalance>,
-    /// Not supported yet.
+    /// By a key of the session.
     #[serde(alias = "consistent_hash")]
-    pub consistent_hash: Option<Value>,
+    pub consistent_hash: Option<ConsistentHash>,
     /// Not supported yet.
     #[serde(alias = "locality_lb_setting")]
     pub locality_lb_setting: Option<Value>,
@@ -91,6 +91,73 @@ pub struct LoadBalancer {
     pub warmup_duration_secs: Option<Value>,
     /// Not supported yet.
     pub warmup: Option<Value>,
+}
+
+/// `loadBalancer.consistentHash:`; one of the first four says what is hashed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConsistentHash {
+    /// A field of the request.
+    #[serde(alias = "http_header_name")]
+    pub http_header_name: Option<String>,
+    /// A cookie.
+    #[serde(alias = "http_cookie")]
+    pub http_cookie: Option<HttpCookie>,
+    /// The client's address.
+    #[serde(alias = "use_source_ip")]
+    pub use_source_ip: Option<bool>,
+    /// A parameter of the query.
+    #[serde(alias = "http_query_parameter_name")]
+    pub http_query_parameter_name: Option<String>,
+    /// An algorithm; another of the same properties is used.
+    #[serde(alias = "ring_hash")]
+    pub ring_hash: Option<RingHash>,
+    /// An algorithm; another of the same properties is used.
+    pub maglev: Option<Maglev>,
+    /// The deprecated place of `ringHash.minimumRingSize`.
+    #[serde(alias = "minimum_ring_size", deserialize_with = "integer")]
+    pub minimum_ring_size: Option<i64>,
+}
+
+/// `httpCookie:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HttpCookie {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its path, for a cookie that is made.
+    pub path: Option<String>,
+    /// A cookie is to be made; not supported.
+    pub ttl: Option<GoDuration>,
+}
+
+/// `ringHash:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RingHash {
+    /// Places on the ring.
+    #[serde(alias = "minimum_ring_size", deserialize_with = "integer")]
+    pub minimum_ring_size: Option<i64>,
+}
+
+/// `maglev:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Maglev {
+    /// Places in the table, a prime number.
+    #[serde(alias = "table_size", deserialize_with = "integer")]
+    pub table_size: Option<i64>,
+}
+
+/// `retryBudget:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RetryBudget {
+    /// Of the requests under way; absent: 20.
+    pub percent: Option<f64>,
+    /// Retries that are always allowed; absent or 0: 3.
+    #[serde(alias = "min_retry_concurrency", deserialize_with = "integer")]
+    pub min_retry_concurrency: Option<i64>,
 }
 
 /// `loadBalancer.simple`.
@@ -127,8 +194,8 @@ impl Enumeration for SimpleBalance {
 pub struct ConnectionPool {
     /// For every connection.
     pub tcp: Option<TcpPool>,
-    /// Not supported yet.
-    pub http: Option<Value>,
+    /// For requests.
+    pub http: Option<HttpPool>,
 }
 
 /// `connectionPool.tcp:`.
@@ -138,18 +205,112 @@ pub struct TcpPool {
     /// Longest wait for a TCP connection.
     #[serde(alias = "connect_timeout")]
     pub connect_timeout: Option<GoDuration>,
-    /// Not supported yet.
-    #[serde(alias = "max_connections")]
-    pub max_connections: Option<Value>,
-    /// Not supported yet.
+    /// Most connections; 0: no limit.
+    #[serde(alias = "max_connections", deserialize_with = "integer")]
+    pub max_connections: Option<i64>,
+    /// Probes of silent peers.
     #[serde(alias = "tcp_keepalive")]
-    pub tcp_keepalive: Option<Value>,
-    /// Not supported yet.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Longest silence; 0: any.
     #[serde(alias = "idle_timeout")]
-    pub idle_timeout: Option<Value>,
-    /// Not supported yet.
+    pub idle_timeout: Option<GoDuration>,
+    /// Longest life.
     #[serde(alias = "max_connection_duration")]
-    pub max_connection_duration: Option<Value>,
+    pub max_connection_duration: Option<GoDuration>,
+}
+
+/// `connectionPool.tcp.tcpKeepalive:`; what is absent is the kernel's.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TcpKeepalive {
+    /// Probes without an answer before the connection is given up.
+    #[serde(deserialize_with = "integer")]
+    pub probes: Option<i64>,
+    /// Silence before the first.
+    pub time: Option<GoDuration>,
+    /// Between probes.
+    pub interval: Option<GoDuration>,
+}
+
+/// `connectionPool.http:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpPool {
+    /// Most requests that wait for a connection; 0: the default.
+    #[serde(alias = "http1_max_pending_requests", deserialize_with = "integer")]
+    pub http1_max_pending_requests: Option<i64>,
+    /// Most requests under way, whatever the protocol; 0: no limit.
+    #[serde(alias = "http2_max_requests", deserialize_with = "integer")]
+    pub http2_max_requests: Option<i64>,
+    /// Requests that a connection serves; 0: no limit.
+    #[serde(alias = "max_requests_per_connection", deserialize_with = "integer")]
+    pub max_requests_per_connection: Option<i64>,
+    /// Most retries under way; 0: no limit.
+    #[serde(alias = "max_retries", deserialize_with = "integer")]
+    pub max_retries: Option<i64>,
+    /// Longest an idle connection is kept.
+    #[serde(alias = "idle_timeout")]
+    pub idle_timeout: Option<GoDuration>,
+    /// HTTP/2 is not spoken to upstreams.
+    #[serde(alias = "h2_upgrade_policy", deserialize_with = "enumeration")]
+    pub h2_upgrade_policy: Option<H2UpgradePolicy>,
+    /// Clients speak HTTP/1.1, and so do we.
+    #[serde(alias = "use_client_protocol")]
+    pub use_client_protocol: Option<bool>,
+    /// HTTP/2 only.
+    #[serde(alias = "max_concurrent_streams", deserialize_with = "integer")]
+    pub max_concurrent_streams: Option<i64>,
+    /// HTTP/2 only.
+    #[serde(alias = "http2_keepalive")]
+    pub http2_keepalive: Option<Value>,
+}
+
+/// `h2UpgradePolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum H2UpgradePolicy {
+    /// As the mesh says.
+    Default,
+    /// No.
+    DoNotUpgrade,
+    /// Yes.
+    Upgrade,
+}
+
+impl Enumeration for H2UpgradePolicy {
+    const VALUES: &'static [(&'static str, i64, Self)] =
+        &[("DEFAULT", 0, Self::Default), ("DO_NOT_UPGRADE", 1, Self::DoNotUpgrade), ("UPGRADE", 2, Self::Upgrade)];
+}
+
+/// `outlierDetection:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct OutlierDetection {
+    /// Deprecated, and without effect in Istio as well.
+    #[serde(alias = "consecutive_errors", deserialize_with = "integer")]
+    pub consecutive_errors: Option<i64>,
+    /// Whether failures to connect are told apart from answers.
+    #[serde(alias = "split_external_local_origin_errors")]
+    pub split_external_local_origin_errors: Option<bool>,
+    /// Failures to connect in a row that eject; absent: 5.
+    #[serde(alias = "consecutive_local_origin_failures", deserialize_with = "integer")]
+    pub consecutive_local_origin_failures: Option<i64>,
+    /// 502, 503 and 504 in a row that eject; absent or 0: none do.
+    #[serde(alias = "consecutive_gateway_errors", deserialize_with = "integer")]
+    pub consecutive_gateway_errors: Option<i64>,
+    /// Errors in a row that eject; absent: 5, 0: none do.
+    #[serde(rename = "consecutive5xxErrors", alias = "consecutive_5xx_errors", deserialize_with = "integer")]
+    pub consecutive_5xx_errors: Option<i64>,
+    /// Between two looks; absent: 10 s.
+    pub interval: Option<GoDuration>,
+    /// The first ejection; absent: 30 s.
+    #[serde(alias = "base_ejection_time")]
+    pub base_ejection_time: Option<GoDuration>,
+    /// Most endpoints ejected at once; absent or 0: 10.
+    #[serde(alias = "max_ejection_percent", deserialize_with = "integer")]
+    pub max_ejection_percent: Option<i64>,
+    /// With fewer in place all are used; absent: 0.
+    #[serde(alias = "min_health_percent", deserialize_with = "integer")]
+    pub min_health_percent: Option<i64>,
 }
 
 /// `tls:` of a traffic policy.

@@ -7,7 +7,7 @@
 //! overrides it part by part.
 
 use crate::config::istio::destination_rule::{
-    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, Subset, TrafficPolicy,
+    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, OutlierDetection, RetryBudget, Subset, TrafficPolicy,
 };
 use crate::config::istio::{Object, Origin};
 use crate::route::host::HostPattern;
@@ -52,6 +52,10 @@ pub struct Policy<'a> {
     pub balance: Option<&'a LoadBalancer>,
     /// Bounds on connections.
     pub pool: Option<&'a ConnectionPool>,
+    /// What leaves endpoints out.
+    pub outliers: Option<&'a OutlierDetection>,
+    /// Retries as a share of requests; has no form at a port.
+    pub retry_budget: Option<&'a RetryBudget>,
 }
 
 /// TLS settings and where they stand.
@@ -113,6 +117,8 @@ impl<'a> Policies<'a> {
             tls: own.tls.or(base.tls),
             balance: own.balance.or(base.balance),
             pool: own.pool.or(base.pool),
+            outliers: own.outliers.or(base.outliers),
+            retry_budget: own.retry_budget.or(base.retry_budget),
         })
     }
 
@@ -169,5 +175,12 @@ fn at_port<'a>(source: &Source<'a>, port: u16) -> (Policy<'a>, bool) {
 
 fn parts<'a>(origin: &'a Origin, field: String, policy: &'a TrafficPolicy) -> Policy<'a> {
     let tls = policy.tls.as_ref().map(|tls| TlsSource { origin, field: format!("{field}.tls"), tls });
-    Policy { origins: vec![origin], tls, balance: policy.load_balancer.as_ref(), pool: policy.connection_pool.as_ref() }
+    Policy {
+        origins: vec![origin],
+        tls,
+        balance: policy.load_balancer.as_ref(),
+        pool: policy.connection_pool.as_ref(),
+        outliers: policy.outlier_detection.as_ref(),
+        retry_budget: policy.retry_budget.as_ref(),
+    }
 }

@@ -1,18 +1,13 @@
 //! DestinationRule (pilot's ValidateDestinationRule and agent/validation.go for TLS).
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use crate::config::finding::code;
 use crate::config::istio::Scope;
-use crate::config::istio::destination_rule::{
-    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, SimpleBalance, TlsMode, TrafficPolicy,
-};
+use crate::config::istio::destination_rule::{ClientTls, DestinationRule, TlsMode, TrafficPolicy};
 
-use super::{duration_fault, export_to, host, is_label, port};
-
-/// Longest `connectTimeout`: TCP itself gives up after about two minutes.
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+use super::traffic_policy::{connection_pool, load_balancer, outlier_detection, retry_budget};
+use super::{export_to, host, is_label, port};
 
 pub(super) fn validate(rule: &DestinationRule, scope: &mut Scope<'_>) {
     match rule.host.as_deref() {
@@ -67,6 +62,10 @@ fn traffic_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
         if !has_any(entry) {
             scope.error(&*field, "port traffic policy must have at least one field");
         }
+        let misplaced = [("retryBudget", entry.retry_budget.is_some())];
+        for (name, _) in misplaced.into_iter().filter(|(_, present)| *present) {
+            scope.error(format!("{field}.{name}"), format!("{name} has no form at a port"));
+        }
         if !entry.port_level_settings.is_empty() {
             scope.error(format!("{field}.portLevelSettings"), "portLevelSettings cannot be nested");
         }
@@ -87,9 +86,12 @@ fn has_any(policy: &TrafficPolicy) -> bool {
 fn parts(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
     let refused = [("tunnel", policy.tunnel.is_some()), ("proxyProtocol", policy.proxy_protocol.is_some())];
     scope.refuse_present(field, refused);
-    let warned =
-        [("outlierDetection", policy.outlier_detection.is_some()), ("retryBudget", policy.retry_budget.is_some())];
-    scope.warn_present(field, warned);
+    if let Some(outliers) = &policy.outlier_detection {
+        outlier_detection(outliers, &format!("{field}.outlierDetection"), scope);
+    }
+    if let Some(budget) = &policy.retry_budget {
+        retry_budget(budget, &format!("{field}.retryBudget"), scope);
+    }
     if let Some(balancer) = &policy.load_balancer {
         load_balancer(balancer, &format!("{field}.loadBalancer"), scope);
     }
@@ -98,43 +100,6 @@ fn parts(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
     }
     if let Some(tls) = &policy.tls {
         self::tls(tls, &format!("{field}.tls"), scope);
-    }
-}
-
-fn load_balancer(balancer: &LoadBalancer, field: &str, scope: &mut Scope<'_>) {
-    if balancer.simple == Some(SimpleBalance::Passthrough) {
-        let message = "the address that a client chose is never dialled; LEAST_REQUEST over the resolved ones is used";
-        scope.warning(code::UNSUPPORTED, format!("{field}.simple"), message);
-    }
-    let warned = [
-        ("consistentHash", balancer.consistent_hash.is_some()),
-        ("localityLbSetting", balancer.locality_lb_setting.is_some()),
-        ("zoneAwareLbSetting", balancer.zone_aware_lb_setting.is_some()),
-        ("warmupDurationSecs", balancer.warmup_duration_secs.is_some()),
-        ("warmup", balancer.warmup.is_some()),
-    ];
-    scope.warn_present(field, warned);
-    if balancer.simple.is_some() && balancer.consistent_hash.is_some() {
-        scope.error(field, "only one of simple and consistentHash may be set (oneof already set)");
-    }
-}
-
-fn connection_pool(pool: &ConnectionPool, field: &str, scope: &mut Scope<'_>) {
-    if pool.tcp.is_none() && pool.http.is_none() {
-        scope.error(field, "connection pool must have at least one field");
-    }
-    scope.warn_present(field, [("http", pool.http.is_some())]);
-    let Some(tcp) = &pool.tcp else { return };
-    let warned = [
-        ("maxConnections", tcp.max_connections.is_some()),
-        ("tcpKeepalive", tcp.tcp_keepalive.is_some()),
-        ("idleTimeout", tcp.idle_timeout.is_some()),
-        ("maxConnectionDuration", tcp.max_connection_duration.is_some()),
-    ];
-    scope.warn_present(&format!("{field}.tcp"), warned);
-    let fault = tcp.connect_timeout.and_then(|timeout| duration_fault(timeout.0, CONNECT_TIMEOUT_MAX));
-    if let Some(message) = fault {
-        scope.error(format!("{field}.tcp.connectTimeout"), message);
     }
 }
 

@@ -11,6 +11,7 @@ mod host;
 mod http;
 mod service_entry;
 mod sidecar;
+mod traffic_policy;
 mod virtual_service;
 
 use std::time::Duration;

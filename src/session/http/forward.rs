@@ -1,5 +1,6 @@
 //! Forwarding: find a connection, exchange request and response over it, and try again where that is safe.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +15,11 @@ use crate::route::decide;
 use crate::route::host::HostName;
 use crate::route::http::{Forward, Matched, RetryPolicy};
 use crate::snapshot::Snapshot;
-use crate::upstream::balance::Candidates;
+use crate::upstream::account::{Account, Lease, Overflow, Passage};
+use crate::upstream::balance::{Candidates, Wanted};
 use crate::upstream::connection::Connection;
 use crate::upstream::dial;
+use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::PoolKey;
 use crate::upstream::tls;
 use crate::wire::http1::Span;
@@ -49,6 +52,10 @@ pub(super) struct Plan<'s> {
     requested: HostName,
     timeout: Option<Duration>,
     retry: &'s RetryPolicy,
+    /// What the choice of an endpoint follows from, where the cluster hashes.
+    key: Option<u64>,
+    /// The request's place in the account of its cluster; `None`: nobody counts.
+    passage: Option<Passage>,
 }
 
 /// The request target to send, in origin form.
@@ -98,6 +105,7 @@ impl<'s> Plan<'s> {
     /// What [`decide::onward`] refuses.
     pub(super) fn new(
         snapshot: &'s Snapshot,
+        client: &Client,
         facts: &Facts<'_>,
         matched: Matched<'s>,
         route: &'s Forward,
@@ -105,6 +113,7 @@ impl<'s> Plan<'s> {
     ) -> Result<Self, Failure> {
         let requested = facts.host.as_ref().ok_or(Failure::NotListed)?;
         let onward = decide::onward(snapshot, requested, facts, matched, route, ticket)?;
+        let hash = onward.cluster.traffic.as_ref().and_then(|traffic| traffic.hash.as_ref());
         Ok(Self {
             cluster: ClusterRef::Route(onward.cluster),
             target: facts.target(onward.path.as_deref()),
@@ -112,6 +121,8 @@ impl<'s> Plan<'s> {
             requested: onward.requested,
             timeout: route.timeout,
             retry: &route.retry,
+            key: hash.and_then(|hash| hash.key(client.peer.ip(), Some(facts))),
+            passage: None,
         })
     }
 
@@ -133,6 +144,8 @@ impl<'s> Plan<'s> {
             requested: facts.host.clone().ok_or(Failure::NotListed)?,
             timeout: None,
             retry: &ANYWHERE_RETRY,
+            key: None,
+            passage: None,
         })
     }
 }
@@ -141,10 +154,14 @@ impl<'s> Plan<'s> {
 ///
 /// # Errors
 /// The failure to answer; nothing has been sent to the client yet.
-pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: Plan<'a>) -> Result<Ending, Failure> {
+pub(super) async fn forward<'a>(turn: &mut Turn<'a>, mut plan: Plan<'a>) -> Result<Ending, Failure> {
     let (cluster, service) = plan.cluster.names();
     turn.story.cluster = Some(cluster);
     turn.story.service.get_or_insert(service);
+    plan.passage = match turn.context.accounts.of(plan.cluster.get()) {
+        Some(account) => Some(account.request().map_err(|overflow| overflowed(turn, overflow))?),
+        None => None,
+    };
     let deadline = Deadline(plan.timeout.map(|timeout| Instant::now() + timeout));
     let mut tries_left = plan.retry.attempts;
     let mut back_off = RETRY_BACK_OFF;
@@ -166,11 +183,18 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: Plan<'a>) -> Result<E
             Cause::Status => tries_left -= 1,
             Cause::Connect | Cause::Reset | Cause::Final => return Err(error.failure),
         }
+        if plan.passage.as_ref().is_some_and(|passage| !passage.retry()) {
+            return Err(error.failure);
+        }
         if deadline.limit(sleep(back_off)).await.is_none() {
             return Err(Failure::RequestDeadline);
         }
         back_off *= 2;
     }
+}
+
+fn overflowed(turn: &mut Turn<'_>, overflow: Overflow) -> Failure {
+    turn.story.transport(Failure::UpstreamOverflow, &format!("overflow: {}", overflow.as_str()))
 }
 
 /// When a request must be over.
@@ -248,14 +272,38 @@ async fn attempt(
         Ok((ending, reusable)) => {
             match reusable {
                 // After a reload its cluster may be gone, and nobody would ever take it.
-                Some(connection) if context.keeps(turn.snapshot) => context.pool.give(key, connection),
+                Some(connection)
+                    if context.keeps(turn.snapshot)
+                        && connection.lease.as_ref().is_none_or(|lease| lease.serves_another()) =>
+                {
+                    context.pool.give(key, connection);
+                }
                 Some(connection) => connection.close(),
                 None => {}
             }
             Ok(ending)
         }
-        Err(Broken::Failure(failure)) => Err(classify(failure, reused, turn)),
+        Err(Broken::Failure(failure)) => {
+            let error = classify(failure, reused, turn);
+            report(plan, address, &error);
+            Err(error)
+        }
         Err(Broken::Status) => Err(AttemptError { failure: Failure::UpstreamClosed, cause: Cause::Status }),
+    }
+}
+
+/// Tells the account of a request that got no answer. Answers are told of when their head is there.
+fn report(plan: &Plan<'_>, address: SocketAddr, error: &AttemptError) {
+    let Some(passage) = &plan.passage else { return };
+    match (&error.cause, &error.failure) {
+        (Cause::Stale, _) => {}
+        (_, Failure::UpstreamClosed | Failure::ResponseMalformed) => {
+            passage.account().report(address, Outcome::Failed);
+        }
+        (_, Failure::UpstreamTimeout | Failure::RequestDeadline) => {
+            passage.account().report(address, Outcome::TimedOut);
+        }
+        _ => {}
     }
 }
 
@@ -286,7 +334,9 @@ async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, Poo
         },
     };
     let policy = &turn.snapshot.settings.addresses;
-    let candidates = context.balancer.candidates(cluster, &plan.requested, &context.resolver, policy).await;
+    let account = plan.passage.as_ref().map(Passage::account);
+    let wanted = Wanted { host: &plan.requested, key: plan.key, account: account.map(|account| &**account) };
+    let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
     let candidates =
         candidates.map_err(|(failure, reason)| AttemptError::last(turn.story.transport(failure, &reason)))?;
     let key = |address| PoolKey { pool: cluster.pool, address, server_name: server_name.clone() };
@@ -294,11 +344,52 @@ async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, Poo
     if let Some(connection) = context.pool.take(&first, &context.scratch) {
         return Ok((connection, first, true));
     }
+    let lease = match account {
+        // Boxed: it is rare to have an account, and to wait for it rarer still.
+        Some(account) => match Box::pin(place(turn, account, cluster, &first)).await? {
+            Place::Idle(connection) => return Ok((connection, first, true)),
+            Place::New(lease) => Some(lease),
+        },
+        None => None,
+    };
     let origination = profile.zip(server_name.as_ref());
     // Boxed: most requests find an idle connection, and should not carry what it takes to make one.
-    let connection = Box::pin(open(turn, cluster, &candidates, origination)).await?;
+    let connection = Box::pin(open(turn, cluster, &candidates, origination, lease)).await?;
     let key = key(connection.address);
     Ok((connection, key, false))
+}
+
+/// How a request comes to its connection where connections are counted.
+enum Place {
+    /// One has become idle.
+    Idle(Connection),
+    /// One more may be made.
+    New(Box<Lease>),
+}
+
+/// A place for another connection; at `maxConnections` the request waits for one, as long as connecting may take.
+async fn place(
+    turn: &mut Turn<'_>,
+    account: &Rc<Account>,
+    cluster: &Cluster,
+    key: &PoolKey,
+) -> Result<Place, AttemptError> {
+    let context = Rc::clone(turn.context);
+    let until = Instant::now() + cluster.connect_timeout;
+    loop {
+        if let Some(lease) = account.lease() {
+            return Ok(Place::New(lease));
+        }
+        if context.pool.make_room(cluster.pool) {
+            continue;
+        }
+        let patience = until.saturating_duration_since(Instant::now());
+        let waited = account.wait(patience).await;
+        waited.map_err(|overflow| AttemptError::last(overflowed(turn, overflow)))?;
+        if let Some(connection) = context.pool.take(key, &context.scratch) {
+            return Ok(Place::Idle(connection));
+        }
+    }
 }
 
 async fn open(
@@ -306,16 +397,18 @@ async fn open(
     cluster: &Cluster,
     candidates: &Candidates,
     origination: Option<(&Arc<TlsProfile>, &HostName)>,
+    mut lease: Option<Box<Lease>>,
 ) -> Result<Connection, AttemptError> {
     let mut error = AttemptError { failure: Failure::NoHealthyUpstream, cause: Cause::Final };
     for address in candidates {
         turn.story.upstream = Some(*address);
-        let failure = match dial::dial(*address, cluster.connect_timeout).await {
+        let failure = match dial::reach(cluster, *address).await {
             Err(dialled) => turn.story.transport(dialled.failure, &dialled.reason),
             Ok(socket) => match originate(turn, &socket, origination).await {
                 Err(reason) => turn.story.transport(Failure::HandshakeFailed, &reason),
                 Ok(session) => match Connection::new(socket, *address, session) {
-                    Ok(connection) => {
+                    Ok(mut connection) => {
+                        connection.lease = lease.take();
                         turn.story.transport_failure = None;
                         return Ok(connection);
                     }
@@ -323,6 +416,10 @@ async fn open(
                 },
             },
         };
+        if let Some(lease) = &lease {
+            let timed_out = failure == Failure::ConnectTimeout;
+            lease.account().report(*address, if timed_out { Outcome::TimedOut } else { Outcome::Failed });
+        }
         error = AttemptError { failure, cause: Cause::Connect };
     }
     Err(error)

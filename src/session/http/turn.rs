@@ -84,7 +84,7 @@ impl<'a> Turn<'a> {
             HttpVerdict::Forward(host, matched, route) => {
                 self.story.service = Some(&host.host);
                 self.story.route = Some(route_name(matched));
-                Plan::new(snapshot, &facts, matched, route, ticket)
+                Plan::new(snapshot, self.client, &facts, matched, route, ticket)
                     .map(|plan| Next::Forward(plan.within(entered.before)))
             }
             HttpVerdict::Anywhere => {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::failure::Failure;
 use crate::upstream::connection::{ConnectionError, Intake};
+use crate::upstream::outlier::Outcome;
 use crate::wire::http1::{
     BodyLength, BodyReader, HeadLimits, Parsed, ResponseEdits, ResponseHead, SWITCHING_PROTOCOLS, Version,
     downstream_length, parse_response, write_chunk, write_last_chunk, write_response,
@@ -121,6 +122,9 @@ impl Exchange<'_, '_> {
             };
             let (head_bytes, rest) = bytes.split_at(head.head.len as usize);
             if head.status >= FINAL_STATUS_MIN {
+                if let Some(lease) = &self.connection.lease {
+                    lease.account().report(self.connection.address, Outcome::Answered(head.status));
+                }
                 if self.terms.retry_on.contains(&head.status) && !self.turn.inbound.is_streamed() {
                     return Err(Broken::Status);
                 }
