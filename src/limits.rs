@@ -105,6 +105,12 @@ pub const PENDING_REQUESTS_MAX: usize = 1024;
 /// Endpoints of one cluster that a worker keeps outlier statistics of; more are never ejected.
 pub const OUTLIER_ENDPOINTS_MAX: usize = 4096;
 
+/// Most bytes of a forward proxy's answer to CONNECT.
+pub const FORWARD_PROXY_ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// Most 1xx answers of a forward proxy before the one that counts.
+pub const FORWARD_PROXY_INTERIM_MAX: usize = 4;
+
 /// Longest wait for the TLS handshake with an upstream, after the connection was made.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

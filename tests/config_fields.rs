@@ -87,6 +87,8 @@ fn types() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("DestinationRule", "trafficPolicy.connectionPool.http.", fields::<rule::HttpPool>()),
         ("DestinationRule", "trafficPolicy.outlierDetection.", fields::<rule::OutlierDetection>()),
         ("DestinationRule", "trafficPolicy.retryBudget.", fields::<rule::RetryBudget>()),
+        ("DestinationRule", "trafficPolicy.tunnel.", fields::<rule::Tunnel>()),
+        ("DestinationRule", "trafficPolicy.proxyProtocol.", fields::<rule::ProxyProtocol>()),
         ("DestinationRule", "trafficPolicy.tls.", fields::<rule::ClientTls>()),
         ("Gateway", "", fields::<gateway::Gateway>()),
         ("Gateway", "servers[].", fields::<gateway::Server>()),
@@ -102,6 +104,7 @@ fn types() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("Sidecar", "egress[].", fields::<sidecar::EgressListener>()),
         ("Sidecar", "outboundTrafficPolicy.", fields::<mesh::OutboundTrafficPolicy>()),
         ("MeshConfig", "", fields::<mesh::MeshConfig>()),
+        ("MeshConfig", "tlsDefaults.", fields::<mesh::TlsDefaults>()),
     ]
 }
 
@@ -172,6 +175,11 @@ const SAMPLES: &[(&str, &str)] = &[
     ("httpCookie", "{name: a}"),
     ("httpCookie.ttl", "1s"),
     ("httpCookie.path", "/"),
+    ("trafficPolicy.tunnel", "{targetHost: b.example.com, targetPort: 443}"),
+    ("tunnel.protocol", "CONNECT"),
+    ("tunnel.targetHost", "b.example.com"),
+    ("tunnel.targetPort", "443"),
+    ("proxyProtocol.version", "V2"),
     ("maglev", "{tableSize: 65537}"),
     ("maglev.tableSize", "65537"),
     ("portLevelSettings", "[{port: {number: 443}, loadBalancer: {simple: RANDOM}}]"),
@@ -206,6 +214,10 @@ const SAMPLES: &[(&str, &str)] = &[
     ("outboundTrafficPolicy.mode", "REGISTRY_ONLY"),
     ("accessLogEncoding", "JSON"),
     ("pathNormalization", "{normalization: BASE}"),
+    ("tlsDefaults", "{minProtocolVersion: TLSV1_3}"),
+    ("minProtocolVersion", "TLSV1_3"),
+    ("cipherSuites", "[ECDHE-RSA-AES256-GCM-SHA384]"),
+    ("ecdhCurves", "[P-256]"),
 ];
 
 /// Fields that belong to something else, where their standing is shown.
@@ -235,6 +247,12 @@ const NOTES: &[(&str, &str)] = &[
     ("DestinationRule.trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl", "cookies are hashed, not made"),
     ("DestinationRule.trafficPolicy.loadBalancer.consistentHash.ringHash", "rendezvous hashing in its place"),
     ("DestinationRule.trafficPolicy.loadBalancer.consistentHash.maglev", "rendezvous hashing in its place"),
+    ("DestinationRule.trafficPolicy.proxyProtocol", "connections are not shared among requests"),
+    (
+        "DestinationRule.trafficPolicy.tunnel",
+        "of TLS and TCP routes, as in Istio; not to proxies that want TLS themselves",
+    ),
+    ("DestinationRule.trafficPolicy.tunnel.protocol", "CONNECT; POST is refused"),
     ("DestinationRule.trafficPolicy.tls.mode", "ISTIO_MUTUAL answers 503"),
     ("DestinationRule.trafficPolicy.tls.credentialName", "a Secret, else a folder"),
     ("Gateway.selector", "every selector means this node"),
@@ -257,6 +275,9 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("Sidecar.egress[].hosts", "`*/*`, and namespaces without effect; naming hosts is refused"),
     ("Sidecar.outboundTrafficPolicy.mode", "with a `workloadSelector`, ALLOW_ANY is refused"),
+    ("MeshConfig.tlsDefaults", "for TLS that the gateway opens"),
+    ("MeshConfig.tlsDefaults.cipherSuites", "of TLS 1.2; one that is not spoken here is refused"),
+    ("MeshConfig.tlsDefaults.ecdhCurves", "one that is not spoken here is refused"),
     ("MeshConfig.rootNamespace", "for DestinationRules and Secrets"),
 ];
 

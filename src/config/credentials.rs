@@ -6,12 +6,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use crate::route::cluster::{ClientIdentity, TlsProfile, VerifyName};
+use crate::route::cluster::{ClientIdentity, TlsBounds, TlsProfile, VerifyName};
+use crate::wire::certificate::not_after;
 
 use super::bootstrap;
 use super::identity::{Generation, ProfileKey};
@@ -31,10 +33,14 @@ pub(super) struct Credentials<'a> {
     defaults: &'a bootstrap::Tls,
     secrets: Secrets<'a>,
     root_namespace: &'a str,
+    bounds: &'a TlsBounds,
     files: HashMap<PathBuf, Result<Content, Reason>>,
-    roots: HashMap<u32, Result<Arc<RootCertStore>, Reason>>,
-    system: Option<Result<(u32, Arc<RootCertStore>), Reason>>,
+    roots: HashMap<u32, Result<(Arc<RootCertStore>, Option<SystemTime>), Reason>>,
+    system: Option<Result<Roots, Reason>>,
 }
+
+/// Trusted roots: the number of their contents, they themselves, and when the first of them ends.
+type Roots = (u32, Arc<RootCertStore>, Option<SystemTime>);
 
 #[derive(Clone)]
 struct Content {
@@ -109,9 +115,14 @@ impl fmt::Debug for Source<'_> {
 
 impl<'a> Credentials<'a> {
     /// Nothing is read yet.
-    pub(super) fn new(defaults: &'a bootstrap::Tls, secrets: &'a [Object<Secret>], root_namespace: &'a str) -> Self {
+    pub(super) fn new(
+        defaults: &'a bootstrap::Tls,
+        secrets: &'a [Object<Secret>],
+        root_namespace: &'a str,
+        bounds: &'a TlsBounds,
+    ) -> Self {
         let secrets = Secrets::new(secrets);
-        Self { defaults, secrets, root_namespace, files: HashMap::new(), roots: HashMap::new(), system: None }
+        Self { defaults, secrets, root_namespace, bounds, files: HashMap::new(), roots: HashMap::new(), system: None }
     }
 
     /// The profile for these settings of the DestinationRule `origin`; relative paths are relative to its folder.
@@ -129,11 +140,11 @@ impl<'a> Credentials<'a> {
             return Err("ISTIO_MUTUAL is the TLS of a mesh, and there is no mesh here".into());
         }
         let sources = self.sources(tls, origin)?;
-        let (number, roots) = match verify {
-            VerifyName::Nothing => (None, Arc::new(RootCertStore::empty())),
+        let (number, roots, roots_end) = match verify {
+            VerifyName::Nothing => (None, Arc::new(RootCertStore::empty()), None),
             VerifyName::Sni | VerifyName::AnyOf(_) | VerifyName::ChainOnly => {
-                let (number, roots) = self.trusted(sources.roots, generation)?;
-                (Some(number), roots)
+                let (number, roots, end) = self.trusted(sources.roots, generation)?;
+                (Some(number), roots, end)
             }
         };
         let crl = sources.crl.map(|source| self.content(&source, generation)).transpose()?;
@@ -146,11 +157,14 @@ impl<'a> Credentials<'a> {
             crl: crl.as_ref().map(|content| content.number),
             verify,
             identity: identity.as_ref().map(|(chain, key)| (chain.number, key.number)),
+            bounds: self.bounds.clone(),
         };
         generation.profile(&key, |id| {
             let crls = crl.map_or(Ok(Vec::new()), |content| parse_crls(&content.bytes))?;
             let identity = identity.map(|(chain, key)| parse_identity(&chain.bytes, &key.bytes)).transpose()?;
-            Ok(TlsProfile { id, roots, crls, verify: key.verify.clone(), identity })
+            let identity_end = identity.as_ref().and_then(|identity| first_end(&identity.chain));
+            let (verify, bounds) = (key.verify.clone(), key.bounds.clone());
+            Ok(TlsProfile { id, roots, crls, verify, identity, bounds, roots_end, identity_end })
         })
     }
 
@@ -203,20 +217,16 @@ impl<'a> Credentials<'a> {
     }
 
     /// The roots of this source, else of the bootstrap file, else of the system.
-    fn trusted(
-        &mut self,
-        source: Option<Source<'_>>,
-        generation: &mut Generation<'_>,
-    ) -> Result<(u32, Arc<RootCertStore>), Reason> {
+    fn trusted(&mut self, source: Option<Source<'_>>, generation: &mut Generation<'_>) -> Result<Roots, Reason> {
         let default = || self.defaults.ca_certificates.clone().map(Source::File);
         let Some(source) = source.or_else(default) else { return self.system_roots(generation) };
         let content = self.content(&source, generation)?;
         let parsed = self.roots.entry(content.number).or_insert_with(|| parse_roots(&content.bytes));
-        let roots = parsed.clone().map_err(|reason| format!("{source}: {reason}"))?;
-        Ok((content.number, roots))
+        let (roots, end) = parsed.clone().map_err(|reason| format!("{source}: {reason}"))?;
+        Ok((content.number, roots, end))
     }
 
-    fn system_roots(&mut self, generation: &mut Generation<'_>) -> Result<(u32, Arc<RootCertStore>), Reason> {
+    fn system_roots(&mut self, generation: &mut Generation<'_>) -> Result<Roots, Reason> {
         self.system.get_or_insert_with(|| load_system_roots(generation)).clone()
     }
 
@@ -263,20 +273,26 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, Reason> {
 }
 
 /// Every certificate of a bundle must be readable: half a bundle would be a silent change of policy.
-fn parse_roots(pem: &[u8]) -> Result<Arc<RootCertStore>, Reason> {
+fn parse_roots(pem: &[u8]) -> Result<(Arc<RootCertStore>, Option<SystemTime>), Reason> {
     let mut roots = RootCertStore::empty();
+    let mut end: Option<SystemTime> = None;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| error.to_string())?;
+        end = end.into_iter().chain(not_after(&certificate)).min();
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
     if roots.is_empty() {
         return Err("no certificate in PEM form".into());
     }
-    Ok(Arc::new(roots))
+    Ok((Arc::new(roots), end))
+}
+
+fn first_end(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    chain.iter().filter_map(|certificate| not_after(certificate)).min()
 }
 
 /// The system's store may hold certificates that webpki does not take; the others count.
-fn load_system_roots(generation: &mut Generation<'_>) -> Result<(u32, Arc<RootCertStore>), Reason> {
+fn load_system_roots(generation: &mut Generation<'_>) -> Result<Roots, Reason> {
     let loaded = rustls_native_certs::load_native_certs();
     let bytes: Arc<[u8]> = loaded.certs.iter().flat_map(|certificate| certificate.as_ref()).copied().collect();
     let mut roots = RootCertStore::empty();
@@ -285,7 +301,7 @@ fn load_system_roots(generation: &mut Generation<'_>) -> Result<(u32, Arc<RootCe
         let detail = loaded.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(format!("the system has no root certificates{detail}; set tls.caCertificates").into());
     }
-    Ok((generation.content(&bytes), Arc::new(roots)))
+    Ok((generation.content(&bytes), Arc::new(roots), None))
 }
 
 fn parse_crls(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Reason> {

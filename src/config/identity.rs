@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use crate::route::cluster::{Endpoints, PoolId, TlsProfile, VerifyName};
+use crate::route::cluster::{Endpoints, PoolId, TlsBounds, TlsProfile, VerifyName};
 use crate::route::host::HostName;
 use crate::route::traffic::{AccountId, Traffic};
 
@@ -73,6 +73,8 @@ pub(super) struct ProfileKey {
     pub(super) verify: VerifyName,
     /// Certificate and key.
     pub(super) identity: Option<(u32, u32)>,
+    /// Versions, cipher suites and groups.
+    pub(super) bounds: TlsBounds,
 }
 
 /// What makes connections interchangeable: see [`crate::route::cluster::Cluster::pool`].

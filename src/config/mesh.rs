@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::route::cluster::TlsBounds;
 use crate::route::http::RetryPolicy;
 use crate::route::path::Normalization;
 use crate::snapshot::{AccessLog, Outbound, Settings};
@@ -13,7 +14,7 @@ use crate::snapshot::{AccessLog, Outbound, Settings};
 use super::bootstrap::Bootstrap;
 use super::compile;
 use super::finding::{Report, code};
-use super::istio::mesh_config::{MeshConfig, OutboundTrafficPolicy};
+use super::istio::mesh_config::{MeshConfig, OutboundTrafficPolicy, TlsDefaults};
 use super::istio::scalar::parse_duration;
 use super::istio::sidecar::Sidecar;
 use super::istio::{Object, Objects, Origin, Scope};
@@ -42,6 +43,7 @@ pub struct Mesh {
     normalization: Option<Normalization>,
     retry: Option<RetryPolicy>,
     root_namespace: Option<Box<str>>,
+    tls: Option<TlsBounds>,
 }
 
 /// What is in force and is no setting of sessions.
@@ -51,6 +53,8 @@ pub(super) struct Settled {
     pub(super) retry: RetryPolicy,
     /// Whose DestinationRules hold for all namespaces.
     pub(super) root_namespace: Box<str>,
+    /// For TLS that the gateway opens.
+    pub(super) tls: TlsBounds,
 }
 
 /// Takes a field and what is wrong with it.
@@ -60,9 +64,6 @@ type Refuse<'a> = &'a mut dyn FnMut(&str, String);
 pub(super) fn judge(config: &MeshConfig, folder: &Path, refuse: Refuse<'_>) -> Mesh {
     if config.access_log_format.as_deref().is_some_and(|format| !format.is_empty()) {
         refuse("accessLogFormat", "formats of your own are not supported yet; leave it empty".to_owned());
-    }
-    if config.tls_defaults.is_some() {
-        refuse("tlsDefaults", "bounds on TLS versions and ciphers are not supported yet".to_owned());
     }
     let file = config.access_log_file.as_deref();
     Mesh {
@@ -81,6 +82,35 @@ pub(super) fn judge(config: &MeshConfig, folder: &Path, refuse: Refuse<'_>) -> M
             compile::retry(retries)
         }),
         root_namespace: config.root_namespace.as_deref().filter(|name| !name.is_empty()).map(Into::into),
+        tls: config.tls_defaults.as_ref().map(|defaults| tls_bounds(defaults, refuse)),
+    }
+}
+
+/// Envoy's names of the cipher suites of TLS 1.2 that are spoken here.
+const SUITES: [(&str, u16); 6] = [
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", 0xc02b),
+    ("ECDHE-RSA-AES128-GCM-SHA256", 0xc02f),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", 0xc02c),
+    ("ECDHE-RSA-AES256-GCM-SHA384", 0xc030),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", 0xcca9),
+    ("ECDHE-RSA-CHACHA20-POLY1305", 0xcca8),
+];
+
+/// Envoy's names of the groups that are spoken here.
+const GROUPS: [(&str, u16); 4] = [("P-256", 0x0017), ("P-384", 0x0018), ("X25519", 0x001d), ("X25519MLKEM768", 0x11ec)];
+
+fn tls_bounds(defaults: &TlsDefaults, refuse: Refuse<'_>) -> TlsBounds {
+    let versions = [("TLS_AUTO", false), ("TLSV1_2", false), ("TLSV1_3", true)];
+    let version = defaults.min_protocol_version.as_deref();
+    let only_13 = choice(version, "tlsDefaults.minProtocolVersion", &versions, refuse);
+    let mut listed = |names: &[String], field: &str, known: &[(&str, u16)]| {
+        let choices = names.iter().filter_map(|name| choice(Some(name), field, known, refuse));
+        choices.collect::<Vec<u16>>()
+    };
+    TlsBounds {
+        only_13: only_13.unwrap_or(false),
+        suites: listed(&defaults.cipher_suites, "tlsDefaults.cipherSuites", &SUITES),
+        groups: listed(&defaults.ecdh_curves, "tlsDefaults.ecdhCurves", &GROUPS),
     }
 }
 
@@ -142,6 +172,7 @@ impl Mesh {
             normalization: self.normalization.or(other.normalization),
             retry: self.retry.or(other.retry),
             root_namespace: self.root_namespace.or(other.root_namespace),
+            tls: self.tls.or(other.tls),
         }
     }
 
@@ -154,6 +185,7 @@ impl Mesh {
             ("connectTimeout", self.connect_timeout.is_some() && other.connect_timeout.is_some()),
             ("pathNormalization", self.normalization.is_some() && other.normalization.is_some()),
             ("defaultHttpRetryPolicy", self.retry.is_some() && other.retry.is_some()),
+            ("tlsDefaults", self.tls.is_some() && other.tls.is_some()),
             ("rootNamespace", self.root_namespace.is_some() && other.root_namespace.is_some()),
         ];
         both.into_iter().filter(|(_, both)| *both).map(|(field, _)| field)
@@ -195,7 +227,7 @@ pub(super) fn settle(
         None => AccessLog::Off,
     };
     let root_namespace = mesh.root_namespace.unwrap_or_else(|| ROOT_NAMESPACE.into());
-    Settled { retry: mesh.retry.unwrap_or_default(), root_namespace }
+    Settled { retry: mesh.retry.unwrap_or_default(), root_namespace, tls: mesh.tls.unwrap_or_default() }
 }
 
 fn overridden(one: &Mesh, other: &Mesh, by: &str, origin: &Origin, prefix: &str, report: &mut Report) {

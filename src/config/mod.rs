@@ -56,8 +56,21 @@ pub struct Loaded {
     pub settings: Arc<Settings>,
     /// Every Istio object that is in force, for the admin endpoints and `get`.
     pub objects: Vec<LoadedObject>,
+    /// When the certificates end that the operator named.
+    pub certificates: Vec<CertificateEnd>,
     /// Warnings and infos.
     pub findings: Vec<Finding>,
+}
+
+/// The end of a certificate, for the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// The host of the service that it is for.
+    pub service: Box<str>,
+    /// `client`, or `ca`.
+    pub kind: &'static str,
+    /// The first moment at which it is not valid any more.
+    pub end: std::time::SystemTime,
 }
 
 /// An Istio object as it was loaded.
@@ -132,6 +145,21 @@ impl Loader {
         self.store = generation.finish();
         let documents = std::mem::take(&mut objects.documents);
         let findings = report.into_findings();
-        Ok(Loaded { bootstrap, routes, settings: Arc::new(settings), objects: documents, findings })
+        let certificates = certificates(&routes);
+        Ok(Loaded { bootstrap, routes, settings: Arc::new(settings), objects: documents, certificates, findings })
     }
+}
+
+/// The ends of all certificates, one per service and kind: the first.
+fn certificates(routes: &RouteTable) -> Vec<CertificateEnd> {
+    let mut ends = std::collections::BTreeMap::new();
+    for cluster in &routes.tables.clusters {
+        let Some(Ok(profile)) = cluster.tls.as_ref().map(|tls| &tls.profile) else { continue };
+        for (kind, end) in [("ca", profile.roots_end), ("client", profile.identity_end)] {
+            let Some(end) = end else { continue };
+            let first = ends.entry((&cluster.service, kind)).or_insert(end);
+            *first = end.min(*first);
+        }
+    }
+    ends.into_iter().map(|((service, kind), end)| CertificateEnd { service: service.clone(), kind, end }).collect()
 }

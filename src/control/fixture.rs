@@ -96,6 +96,7 @@ pub(super) fn loaded() -> Loaded {
         routes: RouteTable { ports: Vec::new(), tables: Arc::default() },
         settings: Arc::default(),
         objects: vec![object()],
+        certificates: Vec::new(),
         findings: Vec::new(),
     }
 }
@@ -120,6 +121,7 @@ fn status(workers: usize) -> Status {
         drivers: vec![Some("io_uring"); workers],
         generation: 1,
         objects: Arc::default(),
+        certificates: Arc::default(),
         last_reload: LastReload { time: now, successful: true, findings: Arc::default() },
         in_force_since: now,
         reloads_succeeded: 0,

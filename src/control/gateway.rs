@@ -339,6 +339,7 @@ impl Gateway {
             deadline: Instant::now() + APPLY_TIMEOUT,
             pending: (0..self.threads.len()).filter(|worker| !self.drained.contains(worker)).collect(),
             objects: loaded.objects.into(),
+            certificates: loaded.certificates.into(),
             findings: loaded.findings.into(),
         });
     }
@@ -382,6 +383,7 @@ impl Gateway {
             let mut status = self.shared.status.borrow_mut();
             status.generation = applied.generation;
             free(vec![std::mem::replace(&mut status.objects, applied.objects)]);
+            status.certificates = applied.certificates;
             status.in_force_since = now;
             status.reloads_succeeded += 1;
             status.last_reload = LastReload { time: now, successful: true, findings: applied.findings };

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::config::bootstrap::{AdminBind, Bootstrap};
 use crate::config::finding::{Finding, Severity};
-use crate::config::{Loaded, LoadedObject, Loader};
+use crate::config::{CertificateEnd, Loaded, LoadedObject, Loader};
 use crate::snapshot::{Settings, Snapshot};
 
 use super::shared::ReloadResult;
@@ -74,6 +74,8 @@ pub(super) struct Applying {
     /// Workers that have not confirmed it.
     pub(super) pending: BTreeSet<usize>,
     pub(super) objects: Arc<[LoadedObject]>,
+    /// The certificates that it names.
+    pub(super) certificates: Arc<[CertificateEnd]>,
     pub(super) findings: Arc<[Finding]>,
 }
 

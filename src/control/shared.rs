@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
-use crate::config::LoadedObject;
 use crate::config::finding::Finding;
+use crate::config::{CertificateEnd, LoadedObject};
 use crate::limits::REPORT_TIMEOUT;
 use crate::telemetry::log_writer::LogWriter;
 use crate::telemetry::metrics::Counters;
@@ -36,6 +36,7 @@ pub(super) struct Status {
     pub(super) drivers: Vec<Option<&'static str>>,
     pub(super) generation: u64,
     pub(super) objects: Arc<[LoadedObject]>,
+    pub(super) certificates: Arc<[CertificateEnd]>,
     pub(super) last_reload: LastReload,
     /// When the configuration in force took force.
     pub(super) in_force_since: SystemTime,
@@ -124,6 +125,7 @@ impl Shared {
             last_reload: Some(status.in_force_since),
             reloads_succeeded: status.reloads_succeeded,
             reloads_failed: status.reloads_failed,
+            certificates: status.certificates.iter().map(|it| (it.service.clone(), it.kind, it.end)).collect(),
             dns_queries: self.resolver.borrow().counts().clone(),
             access_log_dropped: self.log.dropped(),
         }

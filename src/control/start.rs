@@ -112,6 +112,7 @@ fn status(loaded: Loaded, workers: usize) -> Status {
         drivers: vec![None; workers],
         generation: 1,
         objects: loaded.objects.into(),
+        certificates: loaded.certificates.into(),
         last_reload: LastReload { time: now, successful: true, findings: loaded.findings.into() },
         in_force_since: now,
         reloads_succeeded: 0,

@@ -112,6 +112,22 @@ impl Socket {
         }
     }
 
+    /// As [`Self::receive`], but what was received stays in the socket.
+    ///
+    /// # Errors
+    /// What recv(2) reports.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        loop {
+            return match rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+                Ok((0, _)) => Ok(Received::End),
+                Ok((count, _)) => Ok(Received::Bytes(count)),
+                Err(Errno::AGAIN) => Ok(Received::Pending),
+                Err(Errno::INTR) => continue,
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
     /// Sends the beginning of `bytes` without waiting and returns how much was taken; less than all means that the
     /// socket is full and [`Self::writable`] is due.
     ///

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
@@ -118,6 +118,23 @@ pub struct TlsProfile {
     pub verify: VerifyName,
     /// Our own certificate chain and key (`tls.mode: MUTUAL`).
     pub identity: Option<ClientIdentity>,
+    /// Versions, cipher suites and groups that may be used.
+    pub bounds: TlsBounds,
+    /// When the first certificate of the roots ends, if the operator named them: `caCertificates`, not the system's.
+    pub roots_end: Option<SystemTime>,
+    /// When the first certificate of our own chain ends.
+    pub identity_end: Option<SystemTime>,
+}
+
+/// `meshConfig.tlsDefaults`; numbers are those of IANA's TLS registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TlsBounds {
+    /// TLS 1.3 alone; else 1.2 as well.
+    pub only_13: bool,
+    /// The cipher suites of TLS 1.2; empty: all.
+    pub suites: Vec<u16>,
+    /// The groups of the key exchange; empty: all.
+    pub groups: Vec<u16>,
 }
 
 /// Which name the upstream's certificate must carry, as a subject alternative name; the common name is never read.

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::wire::proxy_protocol;
+
 use super::http::RequestFacts;
 
 /// Equal for the same service, port and subset of any two generations: what a worker counts under.
@@ -40,6 +42,10 @@ pub struct Traffic {
     pub outliers: Option<Outliers>,
     /// `loadBalancer.consistentHash`.
     pub hash: Option<HashBy>,
+    /// `proxyProtocol`: connections begin with their client's address, and are not shared.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
+    /// `tunnel`: the endpoints are proxies, which are asked for a tunnel to this host and port.
+    pub tunnel: Option<Box<str>>,
 }
 
 impl Traffic {
@@ -60,6 +66,8 @@ impl Traffic {
             keepalive: None,
             outliers: None,
             hash: None,
+            proxy_protocol: None,
+            tunnel: None,
         }
     }
 

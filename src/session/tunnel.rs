@@ -145,16 +145,18 @@ async fn connect(
     let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
     let candidates = candidates.map_err(|(failure, reason)| story.transport(failure, &reason))?;
     let mut failure = Failure::NoHealthyUpstream;
+    let ends = dial::Client { source: client.peer, destination: client.local };
     for address in candidates {
         story.upstream = Some(address);
-        match dial::reach(cluster, address).await {
+        match dial::reach(cluster, address, ends).await {
             Ok(socket) => {
                 account.inspect(|account| account.report(address, Outcome::Connected));
                 story.upstream_local = socket.local_address().ok();
                 return Ok((socket, lease));
             }
             Err(error) => {
-                let outcome = if error.failure == Failure::ConnectTimeout { Outcome::TimedOut } else { Outcome::Failed };
+                let outcome =
+                    if error.failure == Failure::ConnectTimeout { Outcome::TimedOut } else { Outcome::Failed };
                 account.as_ref().inspect(|account| account.report(address, outcome));
                 failure = story.transport(error.failure, &error.reason);
             }

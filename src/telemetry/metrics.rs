@@ -58,6 +58,8 @@ pub struct Counters {
     pub handshakes_resumed: u64,
     /// See [`Self::handshakes_full`].
     pub handshakes_failed: u64,
+    /// Handshakes without any verification.
+    pub handshakes_unverified: u64,
     /// Hellos that offered Encrypted ClientHello.
     pub ech_hellos: u64,
     /// Limits of `connectionPool` that were reached, and endpoints that were ejected.
@@ -204,6 +206,7 @@ impl Counters {
         self.handshakes_full += other.handshakes_full;
         self.handshakes_resumed += other.handshakes_resumed;
         self.handshakes_failed += other.handshakes_failed;
+        self.handshakes_unverified += other.handshakes_unverified;
         self.ech_hellos += other.ech_hellos;
         self.access_log_dropped += other.access_log_dropped;
         self.upstream_events.merge(&other.upstream_events);

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::limits::METRIC_ROWS_MAX;
+
 use super::exposition::{Exposition, Kind};
 use super::metrics::{Counters, Histogram, RequestCounters, RequestLabels, TunnelCounters, TunnelLabels};
 
@@ -25,6 +27,8 @@ pub struct GatewayFacts {
     pub reloads_succeeded: u64,
     /// Reloads that were refused.
     pub reloads_failed: u64,
+    /// When certificates end: service, kind, end.
+    pub certificates: Vec<(Box<str>, &'static str, SystemTime)>,
     /// DNS lookups by result.
     pub dns_queries: BTreeMap<&'static str, u64>,
     /// Access-log lines that the writer could not write.
@@ -125,6 +129,12 @@ fn gateway(out: &mut Exposition, facts: &GatewayFacts) {
         "When the configuration in force took force, in seconds since 1970.",
     )
     .sample(&[], since_epoch.as_secs_f64());
+    let help = "When the first certificate of a client chain or CA bundle ends, in seconds since 1970.";
+    let mut ends = out.metric("portcullis_certificate_expiration_timestamp_seconds", Kind::Gauge, help);
+    for (service, kind, end) in facts.certificates.iter().take(METRIC_ROWS_MAX) {
+        let end = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        ends.sample(&[("destination_service", service), ("kind", kind)], end);
+    }
     let mut reloads = out.metric("portcullis_reloads_total", Kind::Counter, "Reloads by result.");
     reloads.sample(&[("result", "success")], facts.reloads_succeeded as f64);
     reloads.sample(&[("result", "failure")], facts.reloads_failed as f64);
@@ -177,6 +187,12 @@ fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
         out.metric("portcullis_upstream_connections", Kind::Gauge, "Upstream connections that are open now.");
     upstream.sample(&[("state", "active")], total.upstream_active as f64);
     upstream.sample(&[("state", "idle")], total.upstream_idle as f64);
+    out.metric(
+        "portcullis_upstream_tls_unverified_total",
+        Kind::Counter,
+        "TLS handshakes with upstreams that nobody verified (insecureSkipVerify).",
+    )
+    .sample(&[], total.handshakes_unverified as f64);
     let mut handshakes =
         out.metric("portcullis_upstream_tls_handshakes_total", Kind::Counter, "TLS handshakes with upstreams.");
     handshakes.sample(&[("result", "success"), ("resumed", "false")], total.handshakes_full as f64);
@@ -207,6 +223,7 @@ mod tests {
             last_reload: Some(UNIX_EPOCH + Duration::from_millis(1_500)),
             reloads_succeeded: 2,
             reloads_failed: 1,
+            certificates: vec![("a.example".into(), "ca", UNIX_EPOCH + Duration::from_secs(9))],
             dns_queries: [("success", 4)].into(),
             access_log_dropped: 5,
         }
@@ -257,6 +274,7 @@ mod tests {
             "portcullis_io_driver_info{worker=\"1\",driver=\"epoll\"} 1",
             "portcullis_config_last_reload_timestamp_seconds 1.5",
             "portcullis_reloads_total{result=\"failure\"} 1",
+            "portcullis_certificate_expiration_timestamp_seconds{destination_service=\"a.example\",kind=\"ca\"} 9",
             "portcullis_dns_queries_total{result=\"success\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");

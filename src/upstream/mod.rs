@@ -4,6 +4,7 @@ pub mod account;
 pub mod balance;
 pub mod connection;
 pub mod dial;
+pub mod forward_proxy;
 pub mod outlier;
 pub mod pool;
 pub mod resolve;

@@ -132,7 +132,7 @@ impl Builder {
         let ports = Ports::reserve();
         fs::write(self.directory.path().join("portcullis.yaml"), self.bootstrap(&ports)).expect("the folder is ours");
         fs::write(self.directory.path().join("roots.pem"), &self.roots).expect("the folder is ours");
-        fs::create_dir(self.directory.path().join("resources.d")).expect("the folder is ours");
+        fs::create_dir_all(self.directory.path().join("resources.d")).expect("the folder is ours");
         write_resources(self.directory.path(), &self.resources);
         let mut gateway = Gateway::spawn(self.directory, ports, self.descriptors);
         gateway.wait_ready();

@@ -37,6 +37,8 @@ pub(super) fn words(traffic: &Traffic) -> Vec<String> {
             HashBy::Query(name) => format!("consistentHash by query parameter {name}"),
             HashBy::SourceIp => "consistentHash by source address".to_owned(),
         }),
+        traffic.proxy_protocol.map(|version| format!("proxyProtocol {version:?}")),
+        traffic.tunnel.as_ref().map(|target| format!("tunnel CONNECT {target}")),
     ];
     numbers.chain(times).chain(others.into_iter().flatten()).collect()
 }

@@ -18,10 +18,12 @@ use crate::config::istio::virtual_service::RouteDestination;
 use crate::config::istio::{Objects, Scope};
 use crate::config::registry::{Place, Policy, Registry, ServiceId, ServicePortEntry, Takes, TlsSource};
 use crate::route::cluster::{
-    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, UpstreamTls, VerifyName,
+    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, TlsBounds, UpstreamTls,
+    VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
 use crate::route::table::ClusterRules;
+use crate::route::traffic::Traffic;
 
 use super::Entrance;
 
@@ -62,11 +64,12 @@ impl<'a, 'g> Clusters<'a, 'g> {
         registry: &'a Registry<'a>,
         bootstrap: &'a Bootstrap,
         connect_timeout: Duration,
+        bounds: &'a TlsBounds,
         generation: &'a mut Generation<'g>,
         report: &'a mut Report,
     ) -> Self {
         let defaults = &bootstrap.tls;
-        let credentials = Credentials::new(defaults, &objects.secrets, registry.policies.root_namespace());
+        let credentials = Credentials::new(defaults, &objects.secrets, registry.policies.root_namespace(), bounds);
         let (list, rules, known) = (Vec::new(), Vec::new(), HashMap::default());
         Self { registry, defaults, connect_timeout, credentials, generation, report, list, rules, known }
     }
@@ -165,7 +168,8 @@ impl<'a, 'g> Clusters<'a, 'g> {
         };
         let tls_key = tls.as_ref().map(|tls| (tls.sni.as_ref(), tls.profile.as_ref().ok().map(|profile| profile.id)));
         let name = format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host);
-        let traffic = super::traffic::traffic(policy, self.generation.account(&name));
+        let traffic = super::traffic::traffic(policy, self.generation.account(&name), key.client == Client::Tls);
+        self.judge_tunnel(traffic.as_ref(), policy);
         let traffic_key = traffic.as_ref();
         let pool_key = PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key, traffic: traffic_key };
         let pool = self.generation.pool(&pool_key);
@@ -184,6 +188,18 @@ impl<'a, 'g> Clusters<'a, 'g> {
             pool,
         });
         ClusterId(u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// TLS to the proxy itself would have to be opened beneath the client's.
+    fn judge_tunnel(&mut self, traffic: Option<&Traffic>, policy: &Policy<'a>) {
+        let Some(source) = policy.tls.as_ref().filter(|_| traffic.is_some_and(|traffic| traffic.tunnel.is_some()))
+        else {
+            return;
+        };
+        if source.tls.mode.unwrap_or(TlsMode::Disable) != TlsMode::Disable {
+            let message = "a tunnel through a proxy that is spoken to in TLS is not supported";
+            Scope::new(source.origin, self.report).refuse(source.field.as_str(), message);
+        }
     }
 
     fn endpoints(&self, key: Key<'a>, port: &ServicePortEntry<'a>) -> Endpoints {

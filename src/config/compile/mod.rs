@@ -43,7 +43,7 @@ pub(super) fn compile<'a>(
     let mut compiler = Compiler {
         objects,
         registry,
-        clusters: Clusters::new(objects, registry, bootstrap, settings.connect_timeout, generation, report),
+        clusters: Clusters::new(objects, registry, bootstrap, settings.connect_timeout, &mesh.tls, generation, report),
         default_retry: &mesh.retry,
         ports: BTreeMap::new(),
         gateway_ports: BTreeMap::new(),

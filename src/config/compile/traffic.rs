@@ -1,14 +1,17 @@
 //! `connectionPool`, `outlierDetection`, `consistentHash` and `retryBudget` → what a worker enforces.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::istio::destination_rule::{
-    ConnectionPool, ConsistentHash, HttpPool, OutlierDetection, RetryBudget, TcpKeepalive, TcpPool,
+    ConnectionPool, ConsistentHash, HttpPool, OutlierDetection, ProxyProtocol, ProxyProtocolVersion, RetryBudget,
+    TcpKeepalive, TcpPool, Tunnel,
 };
 use crate::config::istio::scalar::GoDuration;
 use crate::config::registry::Policy;
 use crate::limits::TIMEOUT_MAX;
 use crate::route::traffic::{self, AccountId, HashBy, Keepalive, Outliers, Traffic};
+use crate::wire::proxy_protocol::Version;
 
 /// Errors in a row that eject where nothing is said.
 const CONSECUTIVE_ERRORS: u32 = 5;
@@ -21,18 +24,26 @@ const MAX_EJECTION_PERCENT: u32 = 10;
 const RETRY_SHARE: u32 = 2_000;
 const RETRIES_MIN: u32 = 3;
 
-/// What a policy bounds; `None`: nothing.
-pub(super) fn traffic(policy: &Policy<'_>, account: AccountId) -> Option<Traffic> {
+/// What a policy bounds; `None`: nothing. `tunnels`: the cluster is for TLS or TCP, and may be a tunnel's.
+pub(super) fn traffic(policy: &Policy<'_>, account: AccountId, tunnels: bool) -> Option<Traffic> {
     let hash = policy.balance.and_then(|balance| balance.consistent_hash.as_ref());
     let mut traffic = Traffic {
         outliers: policy.outliers.map(outliers),
         hash: hash.and_then(hash_by),
         retry_budget: policy.retry_budget.map(retry_budget),
+        proxy_protocol: policy.proxy_protocol.map(proxy_protocol),
         ..Traffic::new(account)
     };
     if let Some(ConnectionPool { tcp, http }) = policy.pool {
         tcp.iter().for_each(|tcp| of_connections(tcp, &mut traffic));
         http.iter().for_each(|http| of_requests(http, &mut traffic));
+    }
+    if traffic.proxy_protocol.is_some() {
+        // Its header names one client, so the connection is nobody else's.
+        traffic.requests_per_connection_max = Some(1);
+    }
+    if tunnels {
+        traffic.tunnel = policy.tunnel.and_then(tunnel);
     }
     (!traffic.is_empty()).then_some(traffic)
 }
@@ -104,4 +115,20 @@ fn retry_budget(budget: &RetryBudget) -> traffic::RetryBudget {
     // Validated to lie from 0 to 100.
     let share = budget.percent.map_or(RETRY_SHARE, |percent| (percent * 100.0) as u32);
     traffic::RetryBudget { share, retries_min: limit(budget.min_retry_concurrency).unwrap_or(RETRIES_MIN) }
+}
+
+fn proxy_protocol(protocol: &ProxyProtocol) -> Version {
+    match protocol.version {
+        Some(ProxyProtocolVersion::V1) | None => Version::V1,
+        Some(ProxyProtocolVersion::V2) => Version::V2,
+    }
+}
+
+/// Host and port as an authority is written.
+fn tunnel(tunnel: &Tunnel) -> Option<Box<str>> {
+    let (host, port) = (tunnel.target_host.as_deref()?, tunnel.target_port?);
+    Some(match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}").into(),
+        Ok(IpAddr::V4(_)) | Err(_) => format!("{host}:{port}").into(),
+    })
 }

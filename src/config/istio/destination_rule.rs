@@ -60,11 +60,11 @@ pub struct TrafficPolicy {
     /// Per port; replaces, does not merge.
     #[serde(alias = "port_level_settings")]
     pub port_level_settings: List<TrafficPolicy>,
-    /// Not supported yet.
-    pub tunnel: Option<Value>,
-    /// Not supported yet.
+    /// The endpoints are proxies.
+    pub tunnel: Option<Tunnel>,
+    /// Connections begin with their client's address.
     #[serde(alias = "proxy_protocol")]
-    pub proxy_protocol: Option<Value>,
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Retries as a share of requests.
     #[serde(alias = "retry_budget")]
     pub retry_budget: Option<RetryBudget>,
@@ -91,6 +91,42 @@ pub struct LoadBalancer {
     pub warmup_duration_secs: Option<Value>,
     /// Not supported yet.
     pub warmup: Option<Value>,
+}
+
+/// `tunnel:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Tunnel {
+    /// CONNECT, also where absent; POST is not supported.
+    pub protocol: Option<String>,
+    /// Where the proxy is to connect.
+    #[serde(alias = "target_host")]
+    pub target_host: Option<String>,
+    /// The port there.
+    #[serde(alias = "target_port", deserialize_with = "integer")]
+    pub target_port: Option<i64>,
+}
+
+/// `proxyProtocol:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ProxyProtocol {
+    /// V1 where absent.
+    #[serde(deserialize_with = "enumeration")]
+    pub version: Option<ProxyProtocolVersion>,
+}
+
+/// `proxyProtocol.version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocolVersion {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl Enumeration for ProxyProtocolVersion {
+    const VALUES: &'static [(&'static str, i64, Self)] = &[("V1", 0, Self::V1), ("V2", 1, Self::V2)];
 }
 
 /// `loadBalancer.consistentHash:`; one of the first four says what is hashed.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_yaml::Value;
 
+use super::scalar::List;
 use super::virtual_service::HttpRetry;
 use crate::config::yaml::Node;
 
@@ -34,9 +35,24 @@ pub struct MeshConfig {
     /// The namespace whose DestinationRules hold for all others.
     #[serde(alias = "root_namespace")]
     pub root_namespace: Option<String>,
-    /// Bounds on TLS versions and ciphers; not supported.
+    /// Bounds on TLS that the gateway speaks.
     #[serde(alias = "tls_defaults")]
-    pub tls_defaults: Option<Value>,
+    pub tls_defaults: Option<TlsDefaults>,
+}
+
+/// `tlsDefaults:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TlsDefaults {
+    /// TLS_AUTO, TLSV1_2 or TLSV1_3.
+    #[serde(alias = "min_protocol_version")]
+    pub min_protocol_version: Option<String>,
+    /// Of TLS 1.2, by Envoy's names.
+    #[serde(alias = "cipher_suites")]
+    pub cipher_suites: List<String>,
+    /// Groups of the key exchange.
+    #[serde(alias = "ecdh_curves")]
+    pub ecdh_curves: List<String>,
 }
 
 /// `outboundTrafficPolicy:`, also of a Sidecar.

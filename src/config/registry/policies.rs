@@ -7,7 +7,8 @@
 //! overrides it part by part.
 
 use crate::config::istio::destination_rule::{
-    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, OutlierDetection, RetryBudget, Subset, TrafficPolicy,
+    ClientTls, ConnectionPool, DestinationRule, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget, Subset,
+    TrafficPolicy, Tunnel,
 };
 use crate::config::istio::{Object, Origin};
 use crate::route::host::HostPattern;
@@ -56,6 +57,10 @@ pub struct Policy<'a> {
     pub outliers: Option<&'a OutlierDetection>,
     /// Retries as a share of requests; has no form at a port.
     pub retry_budget: Option<&'a RetryBudget>,
+    /// A tunnel through the endpoints; has no form at a port.
+    pub tunnel: Option<&'a Tunnel>,
+    /// What connections begin with; has no form at a port.
+    pub proxy_protocol: Option<&'a ProxyProtocol>,
 }
 
 /// TLS settings and where they stand.
@@ -119,6 +124,8 @@ impl<'a> Policies<'a> {
             pool: own.pool.or(base.pool),
             outliers: own.outliers.or(base.outliers),
             retry_budget: own.retry_budget.or(base.retry_budget),
+            tunnel: own.tunnel.or(base.tunnel),
+            proxy_protocol: own.proxy_protocol.or(base.proxy_protocol),
         })
     }
 
@@ -182,5 +189,7 @@ fn parts<'a>(origin: &'a Origin, field: String, policy: &'a TrafficPolicy) -> Po
         pool: policy.connection_pool.as_ref(),
         outliers: policy.outlier_detection.as_ref(),
         retry_budget: policy.retry_budget.as_ref(),
+        tunnel: policy.tunnel.as_ref(),
+        proxy_protocol: policy.proxy_protocol.as_ref(),
     }
 }

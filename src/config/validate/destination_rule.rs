@@ -6,7 +6,7 @@ use crate::config::finding::code;
 use crate::config::istio::Scope;
 use crate::config::istio::destination_rule::{ClientTls, DestinationRule, TlsMode, TrafficPolicy};
 
-use super::traffic_policy::{connection_pool, load_balancer, outlier_detection, retry_budget};
+use super::traffic_policy::{self, connection_pool, load_balancer, outlier_detection, retry_budget};
 use super::{export_to, host, is_label, port};
 
 pub(super) fn validate(rule: &DestinationRule, scope: &mut Scope<'_>) {
@@ -15,7 +15,7 @@ pub(super) fn validate(rule: &DestinationRule, scope: &mut Scope<'_>) {
         Some(text) => drop(host::pattern(text, "spec.host", scope)),
     }
     if let Some(policy) = &rule.traffic_policy {
-        traffic_policy(policy, "spec.trafficPolicy", scope);
+        whole_policy(policy, "spec.trafficPolicy", scope);
     }
     let mut names = HashSet::new();
     for (index, subset) in rule.subsets.iter().enumerate() {
@@ -27,7 +27,7 @@ pub(super) fn validate(rule: &DestinationRule, scope: &mut Scope<'_>) {
             scope.error(format!("{field}.name"), format!("duplicate subset names: {name}"));
         }
         if let Some(policy) = &subset.traffic_policy {
-            traffic_policy(policy, &format!("{field}.trafficPolicy"), scope);
+            whole_policy(policy, &format!("{field}.trafficPolicy"), scope);
         }
     }
     if rule.workload_selector.is_some() {
@@ -36,7 +36,7 @@ pub(super) fn validate(rule: &DestinationRule, scope: &mut Scope<'_>) {
     export_to(&rule.export_to, scope);
 }
 
-fn traffic_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
+fn whole_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
     if !has_any(policy) && policy.port_level_settings.is_empty() {
         scope.error(field, "traffic policy must have at least one field");
     }
@@ -62,7 +62,11 @@ fn traffic_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
         if !has_any(entry) {
             scope.error(&*field, "port traffic policy must have at least one field");
         }
-        let misplaced = [("retryBudget", entry.retry_budget.is_some())];
+        let misplaced = [
+            ("retryBudget", entry.retry_budget.is_some()),
+            ("tunnel", entry.tunnel.is_some()),
+            ("proxyProtocol", entry.proxy_protocol.is_some()),
+        ];
         for (name, _) in misplaced.into_iter().filter(|(_, present)| *present) {
             scope.error(format!("{field}.{name}"), format!("{name} has no form at a port"));
         }
@@ -84,8 +88,12 @@ fn has_any(policy: &TrafficPolicy) -> bool {
 }
 
 fn parts(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
-    let refused = [("tunnel", policy.tunnel.is_some()), ("proxyProtocol", policy.proxy_protocol.is_some())];
-    scope.refuse_present(field, refused);
+    if policy.tunnel.is_some() && policy.proxy_protocol.is_some() {
+        scope.error(field, "tunnel and proxyProtocol must not be set together");
+    }
+    if let Some(tunnel) = &policy.tunnel {
+        traffic_policy::tunnel(tunnel, &format!("{field}.tunnel"), scope);
+    }
     if let Some(outliers) = &policy.outlier_detection {
         outlier_detection(outliers, &format!("{field}.outlierDetection"), scope);
     }

@@ -1,15 +1,17 @@
 //! Parts of a traffic policy: load balancing, connection pools, outlier detection, retry budgets (pilot's validation.go).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::finding::code;
 use crate::config::istio::Scope;
 use crate::config::istio::destination_rule::{
     ConnectionPool, ConsistentHash, H2UpgradePolicy, HttpPool, LoadBalancer, OutlierDetection, RetryBudget,
-    SimpleBalance, TcpPool,
+    SimpleBalance, TcpPool, Tunnel,
 };
 use crate::config::istio::scalar::GoDuration;
 use crate::limits::TIMEOUT_MAX;
+use crate::route::host::HostName;
 
 use super::duration_fault;
 
@@ -197,16 +199,32 @@ pub(super) fn outlier_detection(outliers: &OutlierDetection, field: &str, scope:
     }
 }
 
+pub(super) fn tunnel(tunnel: &Tunnel, field: &str, scope: &mut Scope<'_>) {
+    match tunnel.protocol.as_deref() {
+        None | Some("" | "CONNECT") => {}
+        Some("POST") => {
+            let message = "POST would carry the tunnel in the body of a request, which is not supported; use CONNECT";
+            scope.refuse(format!("{field}.protocol"), message);
+        }
+        Some(_) => scope.error(format!("{field}.protocol"), "tunnel protocol must be \"CONNECT\" or \"POST\""),
+    }
+    let host = tunnel.target_host.as_deref().unwrap_or_default();
+    if host.parse::<IpAddr>().is_err() && host.parse::<HostName>().is_err() {
+        let message = format!("tunnel target host must be valid FQDN or IP address: {host:?}");
+        scope.error(format!("{field}.targetHost"), message);
+    }
+    let port = tunnel.target_port.unwrap_or(0);
+    if u16::try_from(port).ok().filter(|port| *port > 0).is_none() {
+        let message = format!("tunnel target port is invalid: port number {port} must be in the range 1..65535");
+        scope.error(format!("{field}.targetPort"), message);
+    }
+}
+
 pub(super) fn retry_budget(budget: &RetryBudget, field: &str, scope: &mut Scope<'_>) {
     if let Some(percent) = budget.percent.filter(|percent| !(0.0..=100.0).contains(percent)) {
         scope.error(format!("{field}.percent"), format!("percentage {percent} is not in range 0..100"));
     }
-    non_negative(
-        budget.min_retry_concurrency,
-        &format!("{field}.minRetryConcurrency"),
-        "min retry concurrency",
-        scope,
-    );
+    non_negative(budget.min_retry_concurrency, &format!("{field}.minRetryConcurrency"), "min retry concurrency", scope);
 }
 
 /// Istio's fields are int32.

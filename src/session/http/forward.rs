@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use crate::failure::Failure;
 use crate::limits::{HANDSHAKE_TIMEOUT, TIMEOUT_MAX};
 use crate::net::{Within, sleep, within};
-use crate::route::cluster::{Cluster, TlsProfile};
+use crate::route::cluster::{Cluster, TlsProfile, VerifyName};
 use crate::route::decide;
 use crate::route::host::HostName;
 use crate::route::http::{Forward, Matched, RetryPolicy};
@@ -400,9 +400,10 @@ async fn open(
     mut lease: Option<Box<Lease>>,
 ) -> Result<Connection, AttemptError> {
     let mut error = AttemptError { failure: Failure::NoHealthyUpstream, cause: Cause::Final };
+    let client = dial::Client { source: turn.client.peer, destination: turn.client.local };
     for address in candidates {
         turn.story.upstream = Some(*address);
-        let failure = match dial::reach(cluster, *address).await {
+        let failure = match dial::reach(cluster, *address, client).await {
             Err(dialled) => turn.story.transport(dialled.failure, &dialled.reason),
             Ok(socket) => match originate(turn, &socket, origination).await {
                 Err(reason) => turn.story.transport(Failure::HandshakeFailed, &reason),
@@ -444,6 +445,9 @@ async fn originate(
         Ok(session) if session.is_resumed() => counters.handshakes_resumed += 1,
         Ok(_) => counters.handshakes_full += 1,
         Err(_) => counters.handshakes_failed += 1,
+    }
+    if result.is_ok() && profile.verify == VerifyName::Nothing {
+        counters.handshakes_unverified += 1;
     }
     result.map(Some)
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-use crate::route::cluster::TlsProfile;
+use crate::route::cluster::{TlsBounds, TlsProfile};
 
 /// TLS sessions that a worker remembers for resumption, per profile.
 const SESSIONS_REMEMBERED: usize = 1024;
@@ -56,8 +56,12 @@ impl TlsConfigs {
 
     fn build(&self, profile: &TlsProfile) -> Result<ClientConfig, rustls::Error> {
         let verifier = verify::verifier(profile, &self.provider)?;
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        let versions: &[_] = match profile.bounds.only_13 {
+            true => &[&rustls::version::TLS13],
+            false => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        };
+        let builder = ClientConfig::builder_with_provider(bounded(&self.provider, &profile.bounds))
+            .with_protocol_versions(versions)?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match &profile.identity {
@@ -67,4 +71,22 @@ impl TlsConfigs {
         config.resumption = rustls::client::Resumption::in_memory_sessions(SESSIONS_REMEMBERED);
         Ok(config)
     }
+}
+
+/// The provider without what the operator has ruled out. Cipher suites of TLS 1.3 are not subject to choice, as in Envoy.
+fn bounded(provider: &Arc<CryptoProvider>, bounds: &TlsBounds) -> Arc<CryptoProvider> {
+    if bounds.suites.is_empty() && bounds.groups.is_empty() {
+        return Arc::clone(provider);
+    }
+    let mut provider = CryptoProvider::clone(provider);
+    if !bounds.suites.is_empty() {
+        provider.cipher_suites.retain(|suite| {
+            let is_13 = suite.version() == &rustls::version::TLS13;
+            is_13 || bounds.suites.contains(&u16::from(suite.suite()))
+        });
+    }
+    if !bounds.groups.is_empty() {
+        provider.kx_groups.retain(|group| bounds.groups.contains(&u16::from(group.name())));
+    }
+    Arc::new(provider)
 }

@@ -1,0 +1,102 @@
+//! When a certificate ends: the one fact of X.509 that rustls checks and does not tell (RFC 5280 section 4.1.2.5).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const SEQUENCE: u8 = 0x30;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+/// `[0] EXPLICIT`, which begins a TBSCertificate of any version but the first.
+const VERSION: u8 = 0xa0;
+
+/// `notAfter` of a certificate in DER. `None`: it is none, or ends before 1970.
+#[must_use]
+pub fn not_after(certificate: &[u8]) -> Option<SystemTime> {
+    let (tag, certificate, _) = element(certificate)?;
+    let (tbs_tag, mut fields, _) = element(certificate)?;
+    if (tag, tbs_tag) != (SEQUENCE, SEQUENCE) {
+        return None;
+    }
+    if fields.first() == Some(&VERSION) {
+        fields = element(fields)?.2;
+    }
+    // Serial number, signature algorithm, issuer.
+    for _ in 0..3 {
+        fields = element(fields)?.2;
+    }
+    let (SEQUENCE, validity, _) = element(fields)? else { return None };
+    let (_, _, rest) = element(validity)?;
+    let (tag, text, _) = element(rest)?;
+    time(tag, std::str::from_utf8(text).ok()?)
+}
+
+/// Tag, content and what follows (X.690 section 8.1), of lengths up to 2^32.
+fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, first], rest) = bytes.split_first_chunk::<2>()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x84 => {
+            let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (length.iter().fold(0, |value, byte| value << 8 | usize::from(*byte)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+/// `YYMMDDHHMMSSZ` until 2049, `YYYYMMDDHHMMSSZ` from 2050 on (RFC 5280 section 4.1.2.5).
+fn time(tag: u8, text: &str) -> Option<SystemTime> {
+    let digits = text.strip_suffix('Z').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let (year, rest) = match (tag, digits.len()) {
+        (UTC_TIME, 12) => {
+            let year: i64 = digits[..2].parse().ok()?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, &digits[2..])
+        }
+        (GENERALIZED_TIME, 14) => (digits[..4].parse().ok()?, &digits[4..]),
+        _ => return None,
+    };
+    let part = |index: usize| rest[2 * index..2 * index + 2].parse::<i64>().ok();
+    let (month, day, hour, minute, second) = (part(0)?, part(1)?, part(2)?, part(3)?, part(4)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let seconds = ((days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+    Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+/// Days from 1970-01-01 in the Gregorian calendar, with years that begin in March so that the leap day comes last.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        let seconds = |tag, text| time(tag, text).map(|time| time.duration_since(UNIX_EPOCH).unwrap().as_secs());
+        assert_eq!(seconds(UTC_TIME, "700101000000Z"), Some(0));
+        assert_eq!(seconds(UTC_TIME, "240229120000Z"), Some(1_709_208_000));
+        assert_eq!(seconds(GENERALIZED_TIME, "20500101000000Z"), Some(2_524_608_000));
+        for bad in ["", "2402291200Z", "240229120000", "241329120000Z", "24022912000 Z"] {
+            assert_eq!(seconds(UTC_TIME, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_found_and_no_prefix_of_it_is_taken_for_one() {
+        let mut parameters = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(2031, 5, 6);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let der = certificate.der().to_vec();
+        let expected = UNIX_EPOCH + Duration::from_secs(1_935_792_000);
+        assert_eq!(not_after(&der), Some(expected));
+        for length in 0..der.len() {
+            assert_eq!(not_after(&der[..length]), None, "the first {length} bytes");
+        }
+    }
+}
