@@ -233,7 +233,10 @@ const NOTES: &[(&str, &str)] = &[
         "ServiceEntry.ports[].protocol",
         "TCP, and what is carried as TCP, is matched on captured traffic only, which is not supported yet",
     ),
-    ("ServiceEntry.resolution", "NONE and DYNAMIC_DNS resolve the name that the client asked for"),
+    (
+        "ServiceEntry.resolution",
+        "NONE and DYNAMIC_DNS resolve the name that the client asked for; DNS_ROUND_ROBIN dials the first address of the answer",
+    ),
     ("ServiceEntry.endpoints[].address", "no `unix://`"),
     ("VirtualService.gateways", "`mesh`, `namespace/name`, `name`"),
     ("VirtualService.http[].retries.retryOn", "connections that fail or break; not the statuses of answers"),

@@ -215,6 +215,49 @@ fn a_tunnel_ends_when_it_has_lasted_for_its_duration_however_busy() {
     assert_eq!((line.flags.as_str(), line.termination.as_str()), ("DT", "max_connection_duration"));
 }
 
+/// Agrees to any upgrade, and sends back what arrives.
+fn switching(stream: &mut Stream, seen: &Seen) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+    stream.flush()?;
+    service::echo(stream, seen)
+}
+
+#[test]
+fn an_upgraded_connection_keeps_its_place_and_its_timeouts() {
+    let upstream = Upstream::plain(switching);
+    let gateway = http(&upstream, "{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 50ms}}}");
+    let upgrade = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let mut first = gateway.client();
+    first.send(&upgrade);
+    assert!(first.head().unwrap().starts_with("HTTP/1.1 101"));
+    let mut second = gateway.client();
+    second.send(&upgrade);
+    assert_eq!(second.response().status, 503);
+    drop(first);
+    gateway.log().wait_for(|line| line.code == 101);
+    let mut third = gateway.client();
+    third.send(&upgrade);
+    assert!(third.head().unwrap().starts_with("HTTP/1.1 101"));
+
+    for (pool, termination) in [
+        ("tcp: {idleTimeout: 100ms}", "idle_timeout"),
+        ("tcp: {maxConnectionDuration: 100ms}", "max_connection_duration"),
+    ] {
+        let gateway = http(&upstream, &format!("{{connectionPool: {{{pool}}}}}"));
+        let mut client = gateway.client();
+        client.send(&upgrade);
+        assert!(client.head().unwrap().starts_with("HTTP/1.1 101"));
+        assert!(client.is_closed());
+        assert_eq!(gateway.log().first().details, termination);
+    }
+}
+
 /// Answers 503, whatever is asked.
 fn broken(stream: &mut Stream, seen: &Seen) -> io::Result<()> {
     let mut reader = Reader::new(stream);

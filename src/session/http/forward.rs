@@ -24,10 +24,10 @@ use crate::upstream::pool::PoolKey;
 use crate::upstream::tls;
 use crate::wire::http1::Span;
 
-use super::Client;
 use super::exchange::{self, Broken};
 use super::facts::Facts;
 use super::turn::{Ending, Turn};
+use super::{After, Client};
 
 /// First wait before another attempt, doubled each time: Envoy's default.
 const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
@@ -168,7 +168,12 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, mut plan: Plan<'a>) -> Resu
     loop {
         let retry_on = if tries_left > 0 { &*plan.retry.on_status } else { &[] };
         let error = match attempt(turn, &plan, deadline, retry_on).await {
-            Ok(ending) => return Ok(ending),
+            Ok((mut after, failure)) => {
+                if let After::Upgrade(upgraded) = &mut after {
+                    upgraded.passage = plan.passage.take();
+                }
+                return Ok((after, failure));
+            }
             Err(error) => error,
         };
         if !turn.inbound.rewind() {

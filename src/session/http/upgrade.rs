@@ -7,10 +7,12 @@
 mod sealed;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::net::{Socket, within};
 use crate::relay::{self, End, Transferred};
+use crate::upstream::account::Passage;
 use crate::upstream::connection::Connection;
 use crate::wire::http1::RequestHead;
 
@@ -28,18 +30,22 @@ pub(super) struct Upgraded {
     pending: Vec<u8>,
     story: Story<'static>,
     names: Names,
+    /// The request's place in the account of its cluster.
+    pub(super) passage: Option<Passage>,
 }
 
 impl Upgraded {
     pub(super) fn new(turn: &mut Turn<'_>, connection: Connection, pending: Vec<u8>) -> Self {
         let (story, names) = turn.story.detach();
-        Self { connection, head: turn.head.clone(), pending, story, names }
+        Self { connection, head: turn.head.clone(), pending, story, names, passage: None }
     }
 }
 
 /// Relays until the end, and tells of it.
 pub(super) async fn run(context: &Rc<Context>, client: &Client, mut inbound: Inbound, upgraded: Upgraded) -> After {
-    let Upgraded { connection, head, pending, story, names } = upgraded;
+    // The passage is given back, and the place of the connection with it, when the tunnel ends.
+    let Upgraded { mut connection, head, pending, story, names, passage } = upgraded;
+    let lease = connection.lease.take();
     let mut story = names.rejoin(story);
     let upstream = connection.socket.share();
     let address = connection.address;
@@ -47,14 +53,16 @@ pub(super) async fn run(context: &Rc<Context>, client: &Client, mut inbound: Inb
     client.set_upstream(Some(Rc::clone(&upstream)));
     context.balancer.began(address);
     let moved = Transferred::default();
-    let idle = context.snapshot().settings.limits.tunnel_idle_timeout;
-    let end = match connection.is_tls() {
-        true => sealed::relay(&client.socket, connection, early, pending, &context.scratch, &moved, idle).await,
-        false => match open(&client.socket, connection, early, pending, &moved, idle).await {
-            Ok(()) => relay::relay(&client.socket, &upstream, context.tools(), &moved, idle).await,
-            Err(end) => end,
-        },
+    let idle = lease.as_ref().and_then(|lease| lease.tunnel_idle());
+    let idle = idle.unwrap_or(context.snapshot().settings.limits.tunnel_idle_timeout);
+    let end = match lease.as_ref().and_then(|lease| lease.time_left()) {
+        None => Some(carry(context, client, connection, (early, pending), &moved, idle).await),
+        Some(left) => {
+            let carrying = carry(context, client, connection, (early, pending), &moved, idle);
+            Box::pin(within(left, carrying)).await
+        }
     };
+    drop((passage, lease));
     context.balancer.ended(address);
     client.set_upstream(None);
     story.bytes_received += moved.upstream.get();
@@ -66,6 +74,25 @@ pub(super) async fn run(context: &Rc<Context>, client: &Client, mut inbound: Inb
     after
 }
 
+/// Sends what was there before the tunnel, for the upstream and for the client, and relays.
+async fn carry(
+    context: &Context,
+    client: &Client,
+    connection: Connection,
+    (early, pending): (Vec<u8>, Vec<u8>),
+    moved: &Transferred,
+    idle: Duration,
+) -> End {
+    if connection.is_tls() {
+        return sealed::relay(&client.socket, connection, early, pending, &context.scratch, moved, idle).await;
+    }
+    let upstream = connection.socket.share();
+    match open(&client.socket, connection, early, pending, moved, idle).await {
+        Ok(()) => relay::relay(&client.socket, &upstream, context.tools(), moved, idle).await,
+        Err(end) => end,
+    }
+}
+
 /// Sends what was there before the tunnel: the rest of the answer, and what the client has sent behind its request.
 async fn open(
     client: &Socket,
@@ -73,7 +100,7 @@ async fn open(
     early: Vec<u8>,
     pending: Vec<u8>,
     moved: &Transferred,
-    idle: std::time::Duration,
+    idle: Duration,
 ) -> Result<(), End> {
     let upstream = connection.socket.share();
     let opening = async {
@@ -90,14 +117,17 @@ async fn open(
 }
 
 /// What the end of a tunnel means. A reset is passed on as one, so that neither peer takes a truncation for an end.
-fn judge(end: End, upstream: &Socket, story: &mut Story<'_>) -> (After, Option<Failure>) {
+fn judge(end: Option<End>, upstream: &Socket, story: &mut Story<'_>) -> (After, Option<Failure>) {
     match end {
-        End::Finished => (After::Close, None),
-        End::Idle => (After::Close, Some(Failure::IdleTimeout)),
-        End::Downstream(_) => {
+        None => (After::Close, Some(Failure::DurationTimeout)),
+        Some(End::Finished) => (After::Close, None),
+        Some(End::Idle) => (After::Close, Some(Failure::IdleTimeout)),
+        Some(End::Downstream(_)) => {
             upstream.reset_on_close();
             (After::Reset, Some(Failure::DownstreamClosed))
         }
-        End::Upstream(error) => (After::Reset, Some(story.transport(Failure::UpstreamTruncated, &error.to_string()))),
+        Some(End::Upstream(error)) => {
+            (After::Reset, Some(story.transport(Failure::UpstreamTruncated, &error.to_string())))
+        }
     }
 }
