@@ -32,8 +32,8 @@ struct Proxy {
 
 impl Proxy {
     fn start(answer: &[&str], target: Option<u16>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+        let port = listener.local_addr().expect("it is bound").port();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let (answer, seen) = (answer.concat(), Arc::clone(&heads));
         // It ends with the process of the test.
@@ -47,7 +47,7 @@ impl Proxy {
     }
 
     fn heads(&self) -> Vec<String> {
-        self.heads.lock().unwrap().clone()
+        self.heads.lock().expect("nobody panics with it").clone()
     }
 }
 
@@ -58,7 +58,7 @@ fn serve(mut socket: TcpStream, answer: &[u8], target: Option<u16>, seen: &Mutex
         socket.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    seen.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+    seen.lock().expect("nobody panics with it").push(String::from_utf8_lossy(&head).into_owned());
     socket.set_nodelay(true)?;
     for piece in answer.chunks(7) {
         socket.write_all(piece)?;

@@ -116,7 +116,7 @@ fn server(identity: &Identity, version: &'static rustls::SupportedProtocolVersio
     provider.cipher_suites.retain(|suite| format!("{suite:?}").contains(word));
     let mut config = ServerConfig::builder_with_provider(std::sync::Arc::new(provider))
         .with_protocol_versions(&[version])
-        .unwrap()
+        .expect("the provider has suites for it")
         .with_no_client_auth()
         .with_cert_resolver(identity.server().cert_resolver);
     config.alpn_protocols = Vec::new();

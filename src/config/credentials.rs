@@ -35,9 +35,12 @@ pub(super) struct Credentials<'a> {
     root_namespace: &'a str,
     bounds: &'a TlsBounds,
     files: HashMap<PathBuf, Result<Content, Reason>>,
-    roots: HashMap<u32, Result<(Arc<RootCertStore>, Option<SystemTime>), Reason>>,
+    roots: HashMap<u32, Result<Bundle, Reason>>,
     system: Option<Result<Roots, Reason>>,
 }
+
+/// Trusted roots of a file, and when the first of them ends.
+type Bundle = (Arc<RootCertStore>, Option<SystemTime>);
 
 /// Trusted roots: the number of their contents, they themselves, and when the first of them ends.
 type Roots = (u32, Arc<RootCertStore>, Option<SystemTime>);
@@ -273,7 +276,7 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, Reason> {
 }
 
 /// Every certificate of a bundle must be readable: half a bundle would be a silent change of policy.
-fn parse_roots(pem: &[u8]) -> Result<(Arc<RootCertStore>, Option<SystemTime>), Reason> {
+fn parse_roots(pem: &[u8]) -> Result<Bundle, Reason> {
     let mut roots = RootCertStore::empty();
     let mut end: Option<SystemTime> = None;
     for certificate in CertificateDer::pem_slice_iter(pem) {
