@@ -475,8 +475,11 @@ fn what_cannot_be_enforced_is_refused_by_name() {
         (service(&format!("{route}, fault: {{abort: {{httpStatus: 500}}}}")), "spec.http[0].fault"),
         (service(&format!("{route}, headers: {{request: {{remove: [cookie]}}}}")), "spec.http[0].headers"),
         (service(&format!("{route}, match: [{{sourceLabels: {{a: b}}}}]")), "spec.http[0].match[0].sourceLabels"),
-        (rule("{tunnel: {protocol: POST, targetHost: a, targetPort: 1}}"), "spec.trafficPolicy.tunnel"),
-        (rule("{proxyProtocol: {version: V1}}"), "spec.trafficPolicy.proxyProtocol"),
+        (rule("{tunnel: {protocol: POST, targetHost: a, targetPort: 1}}"), "spec.trafficPolicy.tunnel.protocol"),
+        (
+            rule("{loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 1s}}}}"),
+            "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl",
+        ),
         (policy("{action: CUSTOM, rules: [{}]}"), "spec.action"),
         (policy("{rules: [{from: [{source: {principals: [a]}}]}]}"), "spec.rules[0].from[0].source.principals"),
         (policy("{rules: [{from: [{source: {not_namespaces: [a]}}]}]}"), "spec.rules[0].from[0].source.notNamespaces"),
