@@ -168,7 +168,7 @@ impl<'a, 'g> Clusters<'a, 'g> {
         };
         let tls_key = tls.as_ref().map(|tls| (tls.sni.as_ref(), tls.profile.as_ref().ok().map(|profile| profile.id)));
         let name = format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host);
-        let traffic = super::traffic::traffic(policy, self.generation.account(&name), key.client == Client::Tls);
+        let traffic = super::traffic::traffic(policy, key.client == Client::Tls, || self.generation.account(&name));
         self.judge_tunnel(traffic.as_ref(), policy);
         let traffic_key = traffic.as_ref();
         let pool_key = PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key, traffic: traffic_key };

@@ -25,14 +25,15 @@ const RETRY_SHARE: u32 = 2_000;
 const RETRIES_MIN: u32 = 3;
 
 /// What a policy bounds; `None`: nothing. `tunnels`: the cluster is for TLS or TCP, and may be a tunnel's.
-pub(super) fn traffic(policy: &Policy<'_>, account: AccountId, tunnels: bool) -> Option<Traffic> {
+/// `account` is asked for its number if there is anything to count.
+pub(super) fn traffic(policy: &Policy<'_>, tunnels: bool, account: impl FnOnce() -> AccountId) -> Option<Traffic> {
     let hash = policy.balance.and_then(|balance| balance.consistent_hash.as_ref());
     let mut traffic = Traffic {
         outliers: policy.outliers.map(outliers),
         hash: hash.and_then(hash_by),
         retry_budget: policy.retry_budget.map(retry_budget),
         proxy_protocol: policy.proxy_protocol.map(proxy_protocol),
-        ..Traffic::new(account)
+        ..Traffic::new(AccountId(0))
     };
     if let Some(ConnectionPool { tcp, http }) = policy.pool {
         tcp.iter().for_each(|tcp| of_connections(tcp, &mut traffic));
@@ -45,7 +46,11 @@ pub(super) fn traffic(policy: &Policy<'_>, account: AccountId, tunnels: bool) ->
     if tunnels {
         traffic.tunnel = policy.tunnel.and_then(tunnel);
     }
-    (!traffic.is_empty()).then_some(traffic)
+    if traffic.is_empty() {
+        return None;
+    }
+    traffic.account = account();
+    Some(traffic)
 }
 
 /// 0 is Istio's word for no limit of one's own.
