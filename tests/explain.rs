@@ -69,6 +69,31 @@ fn the_origination_example_names_its_rule_and_the_tls_that_is_opened() {
 }
 
 #[test]
+fn the_bounds_of_a_destination_are_listed() {
+    let policy = "{connectionPool: {tcp: {maxConnections: 7, idleTimeout: 5m}}, outlierDetection: {}, \
+                  loadBalancer: {consistentHash: {httpHeaderName: X-User}}, proxyProtocol: {version: V2}}";
+    let rule = format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\n\
+         spec: {{host: {GOOGLEAPIS}, trafficPolicy: {policy}}}\n"
+    );
+    let resources = resources::http_entry("a", GOOGLEAPIS, 80) + &rule;
+    let (code, answer) = explain(&resources, &[&format!("http://{GOOGLEAPIS}/")]);
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(
+        answer["traffic"],
+        json!([
+            "maxConnections 7",
+            "maxRequestsPerConnection 1",
+            "http.idleTimeout 300s",
+            "tcp.idleTimeout 300s",
+            "outlierDetection, for 30s and more, at most 10 % of the endpoints",
+            "consistentHash by header x-user",
+            "proxyProtocol V2",
+        ])
+    );
+}
+
+#[test]
 fn refusals_say_what_the_client_and_the_log_see() {
     let policy = resources::authorization_policy(
         "no-posts",

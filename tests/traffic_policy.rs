@@ -159,17 +159,66 @@ fn a_pooled_connection_is_given_up_when_its_time_has_come() {
     }
 }
 
+/// Answers 503, but for the second request, which it answers when the gate opens.
+fn failing_twice(stream: &mut Stream, seen: &Seen) -> io::Result<()> {
+    let mut reader = Reader::new(stream);
+    while let Some(head) = reader.head()? {
+        let mut number = 0;
+        seen.update(|counts| {
+            counts.requests.push(head);
+            number = counts.requests.len();
+        });
+        let status = if number == 2 { "200 OK" } else { "503 Broken" };
+        if number == 2 {
+            seen.wait_at_gate();
+        }
+        reader.stream().write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
+        reader.stream().flush()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn retries_beyond_the_limit_are_not_made() {
-    let upstream = Upstream::plain(service::http);
     let routes = "  - retries: {attempts: 2, retryOn: '503'}\n    route:\n    - destination: {host: api.example}\n";
-    let entry = resources::http_entry("api", HOST, upstream.port()) + &resources::virtual_service("api", HOST, routes);
-    let budget = rule("{retryBudget: {percent: 0, minRetryConcurrency: 1}}");
-    let gateway = Gateway::builder().host(HOST).resources(entry + &budget).start();
-    // One request may always retry; the second client's request is the one beyond.
-    assert_eq!(gateway.client().get(HOST, "/status/503").status, 503);
-    assert_eq!(upstream.seen().counts().requests.len(), 3);
-    assert_eq!(overflows(&gateway, "retries"), None);
+    for policy in ["{retryBudget: {percent: 0, minRetryConcurrency: 1}}", "{connectionPool: {http: {maxRetries: 1}}}"] {
+        let upstream = Upstream::plain(failing_twice);
+        let yaml = resources::http_entry("api", HOST, upstream.port())
+            + &resources::virtual_service("api", HOST, routes)
+            + &rule(policy);
+        let gateway = Gateway::builder().host(HOST).resources(yaml).start();
+        let mut first = gateway.client();
+        ask(&mut first, "/");
+        upstream.seen().wait_for("the retry", |counts| counts.requests.len() == 2);
+        assert_eq!(gateway.client().get(HOST, "/").status, 503, "{policy}");
+        assert_eq!(upstream.seen().counts().requests.len(), 3);
+        assert_eq!(overflows(&gateway, "retries"), Some(1.0));
+        upstream.seen().open_gate();
+        assert_eq!(first.response().status, 200);
+    }
+}
+
+/// Whether the kernel watches the connection from this process to a port of 127.0.0.1 by a timer of keepalive, as
+/// proc_pid_net(5) shows it: `tr`, the sixth field, is 02.
+fn is_probed(gateway: &Gateway, port: u16) -> bool {
+    let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", gateway.process())).expect("the process runs");
+    let remote = format!("0100007F:{port:04X}");
+    let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    table.lines().map(fields).any(|fields| fields.get(2) == Some(&remote) && fields[5].starts_with("02:"))
+}
+
+#[test]
+fn a_silent_upstream_is_probed_where_that_is_asked_for() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(HOST), service::echo);
+    for (pool, expected) in
+        [("tcpKeepalive: {time: 600s, interval: 75s, probes: 3}", true), ("connectTimeout: 1s", false)]
+    {
+        let gateway = tunnels(&upstream, &format!("{{connectionPool: {{tcp: {{{pool}}}}}}}"));
+        let _client = client::tls(gateway.tls(), HOST, &authority).unwrap();
+        // Until what was sent is acknowledged, another timer may be in its place.
+        wait_until("the timer", || (is_probed(&gateway, upstream.port()) == expected).then_some(()));
+    }
 }
 
 #[test]

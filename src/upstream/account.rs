@@ -216,7 +216,6 @@ impl Account {
         let Some(rules) = self.outliers.get() else { return };
         if let Some(reason) = self.health.report(&rules, address, outcome, coarse_now()) {
             self.tally.borrow_mut().ejection(&self.service, reason);
-            tracing::info!(service = %self.service, %address, reason, "an endpoint is ejected");
         }
     }
 

@@ -343,6 +343,11 @@ impl Gateway {
         self.child.try_wait().expect("the child is ours").is_none()
     }
 
+    /// The number of the process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The descriptors that the process has open.
     pub(crate) fn open_descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()

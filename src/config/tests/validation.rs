@@ -28,6 +28,59 @@ fn routes(http: &str) -> String {
 }
 
 #[test]
+fn traffic_policies_are_refused_in_the_words_of_istio() {
+    let hash = "loadBalancer: {consistentHash:";
+    for (policy, field, message) in [
+        ("connectionPool: {}", "connectionPool", "connection pool must have at least one field"),
+        ("connectionPool: {tcp: {maxConnections: -1}}", "connectionPool.tcp.maxConnections", "must be non-negative"),
+        (
+            "connectionPool: {http: {maxRetries: -1}}",
+            "connectionPool.http.maxRetries",
+            "max retries must be non-negative",
+        ),
+        ("connectionPool: {tcp: {idleTimeout: 1us}}", "connectionPool.tcp.idleTimeout", "greater than 1ms"),
+        (
+            "connectionPool: {http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true}}",
+            "connectionPool.http",
+            "use client protocol must not be true when H2UpgradePolicy is UPGRADE",
+        ),
+        ("outlierDetection: {maxEjectionPercent: 101}", "outlierDetection.maxEjectionPercent", "not in range 0..100"),
+        (
+            "outlierDetection: {consecutiveLocalOriginFailures: 1}",
+            "outlierDetection.consecutiveLocalOriginFailures",
+            "split external local origin errors is set to false",
+        ),
+        (
+            &format!("{hash} {{httpCookie: {{ttl: 0s}}}}}}"),
+            "loadBalancer.consistentHash.httpCookie.name",
+            "name required",
+        ),
+        (
+            &format!("{hash} {{useSourceIp: true, maglev: {{tableSize: 10}}}}}}"),
+            "loadBalancer.consistentHash.maglev.tableSize",
+            "tableSize must be a prime number for maglev",
+        ),
+        (
+            &format!("{hash} {{useSourceIp: true, httpHeaderName: a}}}}"),
+            "loadBalancer.consistentHash",
+            "oneof already set",
+        ),
+        ("tunnel: {targetHost: a, targetPort: 0}", "tunnel.targetPort", "tunnel target port is invalid"),
+        ("tunnel: {protocol: PUT, targetHost: a, targetPort: 1}", "tunnel.protocol", "must be \"CONNECT\" or \"POST\""),
+        (
+            "tunnel: {targetHost: a, targetPort: 1}, proxyProtocol: {}",
+            "",
+            "tunnel and proxyProtocol must not be set together",
+        ),
+        ("retryBudget: {percent: 200}", "retryBudget.percent", "not in range 0..100"),
+    ] {
+        let rule = object("DestinationRule", "d", &format!("{{host: {A}, trafficPolicy: {{{policy}}}}}"));
+        let field = ["spec.trafficPolicy", field].join(".");
+        assert_said(&rule, Severity::Error, "IST0106", field.trim_end_matches('.'), message);
+    }
+}
+
+#[test]
 fn service_entries_are_refused_in_the_words_of_istio() {
     let entry = |ports: &str, rest: &str| entry("a", A, ports, rest);
     let several = object(
