@@ -30,6 +30,7 @@ use crate::config::finding::{Finding, Severity};
 /// Nothing is bound if the configuration has an error; then all findings are printed and the exit code is 1.
 #[must_use]
 pub fn run(config: &Path) -> ExitCode {
+    process::refuse_huge_pages();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -8,7 +8,7 @@ use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use super::DriverChoice;
 
 /// Submission entries of a ring. More operations than this in one turn only cost one more submission.
-const RING_ENTRIES: u32 = 4096;
+const RING_ENTRIES: u32 = 1024;
 
 /// What [`with`] runs on; the name is the label of `portcullis_io_driver_info`.
 pub(super) const EPOLL: &str = "epoll";
