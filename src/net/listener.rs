@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use crate::limits::ACCEPT_BACKLOG;
 
 use super::Socket;
+use super::socket::set_no_delay;
 
 /// A listening socket, bound with `SO_REUSEPORT`: the kernel spreads connections over the workers.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl Listener {
         let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
         sockopt::set_socket_reuseport(&fd, true)?;
+        set_no_delay(&fd)?;
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, ACCEPT_BACKLOG)?;
         let accepting = TcpListener::from(fd);
@@ -101,12 +103,7 @@ impl Listener {
 
     fn accepted(fd: OwnedFd, peer: Option<rustix::net::SocketAddrAny>) -> io::Result<Accepted> {
         let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else { return Ok(Accepted::Aborted) };
-        match Socket::new(fd) {
-            Ok(socket) => Ok(Accepted::Connection(socket, peer)),
-            // The peer has reset already: options can no longer be set.
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(Accepted::Aborted),
-            Err(error) => Err(error),
-        }
+        Ok(Accepted::Connection(Socket::new(fd)?, peer))
     }
 
     /// Uses the reserved descriptor to take one connection off the queue and close it.

@@ -14,7 +14,7 @@ mod watch;
 pub use listener::{Accepted, Listener};
 pub use pipe::{Moved, Pipe, Pipes};
 pub use socket::{Received, Socket};
-pub use time::{Either, Ticker, Within, coarse_now, either, sleep, wall_time, within};
+pub use time::{Either, Ticker, Timer, Within, coarse_now, either, sleep, wall_time, within};
 pub use watch::WatchedSocket;
 
 use std::cell::RefCell;

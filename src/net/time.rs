@@ -43,9 +43,9 @@ struct Slot {
 enum SlotState {
     /// Armed since the last tick, for so many ticks. The count starts at the next one: how long ago the last one was
     /// is unknown, and a timer that counted from it would fire early after a long turn of the worker.
-    New(u64),
-    /// The tick at which it fires.
-    Due(u64),
+    New(u32),
+    /// The tick at which it fires, by a count that wraps around (every two and a half years).
+    Due(u32),
     Fired,
 }
 
@@ -83,7 +83,7 @@ impl Ticker {
             // Taken off, so that the next poll waits for the next tick. How many were missed the clock says, too.
             let _ = rustix::io::read(&self.timer, &mut [0; 8]);
             let ticks = self.started.elapsed().as_nanos() / TICK.as_nanos();
-            TIMERS.with(|timers| timers.fire(u64::try_from(ticks).unwrap_or(u64::MAX)));
+            TIMERS.with(|timers| timers.fire(wrapped(ticks)));
         }
     }
 }
@@ -94,12 +94,13 @@ impl Timers {
         Self { last, slots: RefCell::new(Slab::new()) }
     }
 
-    fn fire(&self, now: u64) {
+    fn fire(&self, now: u32) {
         self.last.set((Instant::now(), SystemTime::now()));
         for (_, slot) in self.slots.borrow_mut().iter_mut() {
             match slot.state {
-                SlotState::New(ticks) => slot.state = SlotState::Due(now.saturating_add(ticks)),
-                SlotState::Due(due) if due <= now => {
+                SlotState::New(ticks) => slot.state = SlotState::Due(now.wrapping_add(ticks)),
+                // Half of the circle is past, half to come, and no timer is longer than half (`TICKS_MAX`).
+                SlotState::Due(due) if now.wrapping_sub(due) <= TICKS_MAX => {
                     slot.state = SlotState::Fired;
                     // Waking only queues the task, so it does not come back here while the slots are borrowed.
                     slot.waker.wake_by_ref();
@@ -108,6 +109,11 @@ impl Timers {
             }
         }
     }
+}
+
+/// A count of ticks on the circle of [`SlotState::Due`].
+fn wrapped(ticks: u128) -> u32 {
+    u32::try_from(ticks % (1 << 32)).unwrap_or_default()
 }
 
 /// Now, to within a tick of the timers (20 ms) or the length of one turn of the worker: for what needs no better, without reading a clock.
@@ -126,37 +132,51 @@ pub fn wall_time(instant: Instant) -> SystemTime {
     }
 }
 
-/// A timer that is armed when it is first polled.
+/// A timer that is armed when it is first polled. It is small, because nearly every session holds one.
 #[derive(Debug)]
-struct Timer {
-    duration: Duration,
-    slot: Option<usize>,
+pub struct Timer {
+    ticks: u32,
+    slot: u32,
 }
 
+/// More than a year: longer than any limit.
+const TICKS_MAX: u32 = u32::MAX / 2;
+
+/// No slot: the timer has not been polled yet.
+const UNARMED: u32 = u32::MAX;
+
 impl Timer {
-    fn new(duration: Duration) -> Self {
-        Self { duration, slot: None }
+    /// A timer for this long, from its first poll on.
+    #[must_use]
+    pub fn new(duration: Duration) -> Self {
+        let ticks = duration.as_nanos().div_ceil(TICK.as_nanos());
+        Self { ticks: u32::try_from(ticks).unwrap_or(TICKS_MAX).min(TICKS_MAX), slot: UNARMED }
     }
 
-    fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
+    /// Starts anew at its next poll, for the same time.
+    pub fn restart(&mut self) {
+        *self = Self { ticks: self.ticks, slot: UNARMED };
+    }
+
+    /// Ready once the time has passed.
+    pub fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
         TIMERS.with(|timers| {
             let mut slots = timers.slots.borrow_mut();
-            match self.slot {
-                None => {
-                    let ticks = self.duration.as_nanos().div_ceil(TICK.as_nanos());
-                    let state = SlotState::New(u64::try_from(ticks).unwrap_or(u64::MAX));
-                    self.slot = Some(slots.insert(Slot { state, waker: context.waker().clone() }));
+            if self.slot == UNARMED {
+                let state = SlotState::New(self.ticks);
+                let index = slots.insert(Slot { state, waker: context.waker().clone() });
+                self.slot =
+                    u32::try_from(index).expect("a worker has fewer than 2^32 timers: each belongs to a descriptor");
+                return Poll::Pending;
+            }
+            match &mut slots[self.slot as usize] {
+                Slot { state: SlotState::Fired, .. } => Poll::Ready(()),
+                Slot { waker, .. } => {
+                    if !waker.will_wake(context.waker()) {
+                        waker.clone_from(context.waker());
+                    }
                     Poll::Pending
                 }
-                Some(index) => match &mut slots[index] {
-                    Slot { state: SlotState::Fired, .. } => Poll::Ready(()),
-                    Slot { waker, .. } => {
-                        if !waker.will_wake(context.waker()) {
-                            waker.clone_from(context.waker());
-                        }
-                        Poll::Pending
-                    }
-                },
             }
         })
     }
@@ -164,8 +184,8 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some(index) = self.slot {
-            TIMERS.with(|timers| timers.slots.borrow_mut().remove(index));
+        if self.slot != UNARMED {
+            TIMERS.with(|timers| timers.slots.borrow_mut().remove(self.slot as usize));
         }
     }
 }

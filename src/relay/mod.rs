@@ -4,14 +4,16 @@
 //! splice(2) until the source runs dry. A direction that waits owns no buffer and no pipe.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
+
 use crate::limits::RELAY_ROUNDS_MAX;
-use crate::net::{Moved, Pipe, Pipes, Received, Scratch, Socket};
+use crate::net::{Moved, Pipe, Pipes, Received, Scratch, Socket, Timer};
 
 /// Bytes moved so far. Counted as they are sent, so they are right however the relay ends.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub struct Transferred {
     pub upstream: Cell<u64>,
     /// From upstream to downstream.
     pub downstream: Cell<u64>,
+    /// Whether any have moved since this was last looked at.
+    active: Cell<bool>,
 }
 
 /// How a relay ended.
@@ -45,62 +49,135 @@ pub struct Tools<'a> {
 }
 
 /// Relays until both directions have ended, one has failed, or nothing has moved for `idle` (to within a quarter).
-pub async fn relay(
-    downstream: &Socket,
-    upstream: &Socket,
-    tools: Tools<'_>,
-    transferred: &Transferred,
+pub fn relay<'a>(
+    downstream: &'a Socket,
+    upstream: &'a Socket,
+    tools: Tools<'a>,
+    transferred: &'a Transferred,
     idle: Duration,
-) -> End {
-    let active = Cell::new(true);
-    let mut up = pin!(
-        Direction { source: downstream, target: upstream, moved: &transferred.upstream, active: &active }.run(tools)
-    );
-    let mut down = pin!(
-        Direction { source: upstream, target: downstream, moved: &transferred.downstream, active: &active }.run(tools)
-    );
-    let mut quiet = pin!(quiet(&active, idle));
-    let (mut up_done, mut down_done) = (false, false);
-    poll_fn(|context| {
-        if !up_done && let Poll::Ready(result) = up.as_mut().poll(context) {
-            match result {
-                Ok(()) => up_done = true,
-                Err(Fault::Source(error)) => return Poll::Ready(End::Downstream(error)),
-                Err(Fault::Target(error)) => return Poll::Ready(End::Upstream(error)),
-            }
-        }
-        if !down_done && let Poll::Ready(result) = down.as_mut().poll(context) {
-            match result {
-                Ok(()) => down_done = true,
-                Err(Fault::Source(error)) => return Poll::Ready(End::Upstream(error)),
-                Err(Fault::Target(error)) => return Poll::Ready(End::Downstream(error)),
-            }
-        }
+) -> impl Future<Output = End> + 'a {
+    let ends = Ends { downstream, upstream, transferred, tools };
+    Relay {
+        up_readable: downstream.readable(),
+        down_readable: upstream.readable(),
+        arm: Socket::readable,
+        ends,
+        up: Stage::Waiting,
+        down: Stage::Waiting,
+        quiet: Quiet::new(idle),
+    }
+}
+
+/// What a relay stands between, and what it works with.
+struct Ends<'a> {
+    downstream: &'a Socket,
+    upstream: &'a Socket,
+    transferred: &'a Transferred,
+    tools: Tools<'a>,
+}
+
+impl<'a> Ends<'a> {
+    fn up(&self) -> Direction<'a> {
+        let Self { downstream, upstream, transferred, tools } = *self;
+        Direction { source: downstream, target: upstream, moved: &transferred.upstream, transferred, tools }
+    }
+
+    fn down(&self) -> Direction<'a> {
+        let Self { downstream, upstream, transferred, tools } = *self;
+        Direction { source: upstream, target: downstream, moved: &transferred.downstream, transferred, tools }
+    }
+}
+
+pin_project! {
+    /// A relay under way: some three hundred bytes that may live for hours, in thousands.
+    struct Relay<'a, F, A> {
+        #[pin]
+        up_readable: F,
+        #[pin]
+        down_readable: F,
+        arm: A,
+        ends: Ends<'a>,
+        up: Stage<'a>,
+        down: Stage<'a>,
+        quiet: Quiet,
+    }
+}
+
+impl<'a, F, A> Future for Relay<'a, F, A>
+where
+    F: Future<Output = io::Result<()>>,
+    A: Fn(&'a Socket) -> F,
+{
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<End> {
+        let this = self.project();
+        let up_done = match this.ends.up().poll(this.up, this.up_readable, this.arm, context) {
+            Poll::Ready(Err(Fault::Source(error))) => return Poll::Ready(End::Downstream(error)),
+            Poll::Ready(Err(Fault::Target(error))) => return Poll::Ready(End::Upstream(error)),
+            done @ (Poll::Ready(Ok(())) | Poll::Pending) => done.is_ready(),
+        };
+        let down_done = match this.ends.down().poll(this.down, this.down_readable, this.arm, context) {
+            Poll::Ready(Err(Fault::Source(error))) => return Poll::Ready(End::Upstream(error)),
+            Poll::Ready(Err(Fault::Target(error))) => return Poll::Ready(End::Downstream(error)),
+            done @ (Poll::Ready(Ok(())) | Poll::Pending) => done.is_ready(),
+        };
         if up_done && down_done {
             return Poll::Ready(End::Finished);
         }
-        quiet.as_mut().poll(context).map(|()| End::Idle)
-    })
-    .await
+        this.quiet.poll(&this.ends.transferred.active, context).map(|()| End::Idle)
+    }
 }
 
-/// Returns when `active` has not been set for `idle`. Looking four times per period costs nothing per byte, where a
-/// timer reset by every read would.
-pub async fn quiet(active: &Cell<bool>, idle: Duration) {
-    const LOOKS: u32 = 4;
-    let mut quiet_looks = 0;
-    while quiet_looks < LOOKS {
-        crate::net::sleep(idle / LOOKS).await;
-        quiet_looks = if active.replace(false) { 0 } else { quiet_looks + 1 };
+/// Looks whether bytes have moved, four times per period: that costs nothing per byte, where a timer reset by every
+/// read would.
+#[derive(Debug)]
+pub struct Quiet {
+    timer: Timer,
+    quiet_looks: u8,
+}
+
+impl Quiet {
+    const LOOKS: u8 = 4;
+
+    /// Begins to look.
+    #[must_use]
+    pub fn new(idle: Duration) -> Self {
+        Self { timer: Timer::new(idle / u32::from(Self::LOOKS)), quiet_looks: 0 }
+    }
+
+    /// Ready when `active` has not been set for the whole period.
+    pub fn poll(&mut self, active: &Cell<bool>, context: &task::Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.poll(context));
+            self.quiet_looks = if active.replace(false) { 0 } else { self.quiet_looks + 1 };
+            if self.quiet_looks == Self::LOOKS {
+                return Poll::Ready(());
+            }
+            self.timer.restart();
+        }
     }
 }
 
 /// One direction of a relay.
+#[derive(Clone, Copy)]
 struct Direction<'a> {
     source: &'a Socket,
     target: &'a Socket,
     moved: &'a Cell<u64>,
-    active: &'a Cell<bool>,
+    transferred: &'a Transferred,
+    tools: Tools<'a>,
+}
+
+/// What a direction is doing. All that most tunnels ever hold is a poll for bytes; what needs more is boxed, so that an
+/// idle tunnel does not pay for it.
+enum Stage<'a> {
+    /// It waits for bytes.
+    Waiting,
+    /// It moves more than one read, or waits for its target.
+    Busy(Pin<Box<dyn Future<Output = Result<Next, Fault>> + 'a>>),
+    /// Its source has finished sending.
+    Done,
 }
 
 /// On which side a direction failed.
@@ -128,33 +205,53 @@ enum Next {
     End,
 }
 
-impl Direction<'_> {
-    /// Runs until the source has finished sending. Waiting, it owns nothing; the stages that need more are boxed, so
-    /// that an idle tunnel does not pay for them.
-    async fn run(self, tools: Tools<'_>) -> Result<(), Fault> {
-        for round in 1.. {
-            self.source.readable().await.map_err(Fault::Source)?;
-            if round % RELAY_ROUNDS_MAX == 0 && monoio::utils::is_legacy() {
-                // Under epoll the wait above is none while there is more to read.
-                self.target.give_way().await.map_err(Fault::Target)?;
-            }
-            let next = match self.copy(tools)? {
-                Copied::All => Next::Read,
-                Copied::Rest(rest) => Box::pin(self.send_rest(rest)).await?,
-                Copied::Full => Box::pin(self.bulk(tools)).await?,
-                Copied::Ended => Next::End,
+impl<'a> Direction<'a> {
+    /// Goes on until it has to wait. `readable` is the poll of the source, which `arm` makes anew.
+    fn poll<F: Future<Output = io::Result<()>>>(
+        self,
+        stage: &mut Stage<'a>,
+        mut readable: Pin<&mut F>,
+        arm: &impl Fn(&'a Socket) -> F,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        let mut rounds = 0;
+        loop {
+            let next = match stage {
+                Stage::Waiting => {
+                    ready!(readable.as_mut().poll(context)).map_err(Fault::Source)?;
+                    readable.set(arm(self.source));
+                    rounds += 1;
+                    match self.copy()? {
+                        // Under epoll the wait above is none while there is more to read.
+                        Copied::All if rounds == RELAY_ROUNDS_MAX => *stage = Stage::Busy(Box::pin(self.give_way())),
+                        Copied::All => {}
+                        Copied::Rest(rest) => *stage = Stage::Busy(Box::pin(self.send_rest(rest))),
+                        Copied::Full => *stage = Stage::Busy(Box::pin(self.bulk())),
+                        Copied::Ended => break,
+                    }
+                    continue;
+                }
+                Stage::Busy(work) => ready!(work.as_mut().poll(context))?,
+                Stage::Done => return Poll::Ready(Ok(())),
             };
-            if next == Next::End {
-                self.target.shutdown_write();
-                break;
+            match next {
+                Next::Read => *stage = Stage::Waiting,
+                Next::End => break,
             }
         }
-        Ok(())
+        *stage = Stage::Done;
+        self.target.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+
+    async fn give_way(self) -> Result<Next, Fault> {
+        self.target.give_way().await.map_err(Fault::Target)?;
+        Ok(Next::Read)
     }
 
     /// Copies one read through the worker's buffer.
-    fn copy(&self, tools: Tools<'_>) -> Result<Copied, Fault> {
-        let mut scratch = tools.scratch.input.borrow_mut();
+    fn copy(&self) -> Result<Copied, Fault> {
+        let mut scratch = self.tools.scratch.input.borrow_mut();
         let count = match self.source.receive(&mut scratch).map_err(Fault::Source)? {
             Received::Bytes(count) => count,
             Received::Pending => return Ok(Copied::All),
@@ -170,7 +267,7 @@ impl Direction<'_> {
         Ok(if count == scratch.len() { Copied::Full } else { Copied::All })
     }
 
-    async fn send_rest(&self, rest: Vec<u8>) -> Result<Next, Fault> {
+    async fn send_rest(self, rest: Vec<u8>) -> Result<Next, Fault> {
         let mut sent = 0;
         while sent < rest.len() {
             self.target.writable().await.map_err(Fault::Target)?;
@@ -183,20 +280,20 @@ impl Direction<'_> {
 
     fn count(&self, bytes: usize) {
         self.moved.set(self.moved.get() + bytes as u64);
-        self.active.set(true);
+        self.transferred.active.set(true);
     }
 
     /// Moves bytes through a pipe until the source runs dry or ends.
-    async fn bulk(&self, tools: Tools<'_>) -> Result<Next, Fault> {
+    async fn bulk(self) -> Result<Next, Fault> {
         // Without a pipe to be had, the copying goes on.
-        let Ok(mut pipe) = tools.pipes.take() else { return Ok(Next::Read) };
+        let Ok(mut pipe) = self.tools.pipes.take() else { return Ok(Next::Read) };
         let next = self.splice(&mut pipe).await;
         // Only an empty pipe is kept for others: after a fault this one may still hold bytes.
-        tools.pipes.give(pipe);
+        self.tools.pipes.give(pipe);
         next
     }
 
-    async fn splice(&self, pipe: &mut Pipe) -> Result<Next, Fault> {
+    async fn splice(self, pipe: &mut Pipe) -> Result<Next, Fault> {
         for round in 1.. {
             let filled = pipe.fill(self.source).map_err(Fault::Source)?;
             while pipe.held() > 0 {

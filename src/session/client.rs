@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use slab::Slab;
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, Scratch, Socket, within};
 
-use super::Context;
+use super::{Context, tunnel};
 
 /// Longest wait for a client to close after it was refused or told `Connection: close`.
 const LINGER: Duration = Duration::from_secs(1);
@@ -45,7 +46,6 @@ pub struct Clients {
 pub struct Registration {
     context: Rc<Context>,
     slot: usize,
-    source: IpAddr,
 }
 
 impl Clients {
@@ -89,18 +89,29 @@ impl Registration {
         let clients = &context.clients;
         let slot = clients.open.borrow_mut().insert(Rc::clone(client));
         *clients.sources.borrow_mut().entry(client.peer.ip()).or_insert(0) += 1;
-        Self { context: Rc::clone(context), slot, source: client.peer.ip() }
+        Self { context: Rc::clone(context), slot }
+    }
+
+    /// Tells of a session that a bug has ended, and ends its connection.
+    pub fn tell_panic(&self) {
+        self.context.counters.borrow_mut().sessions_panicked += 1;
+        let client = self.context.clients.open.borrow().get(self.slot).map(Rc::clone);
+        if let Some(client) = client {
+            client.socket.reset_on_close();
+            tunnel::tell_panic(&self.context, &client);
+        }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.context.clients.open.borrow_mut().try_remove(self.slot);
-        let mut sources = self.context.clients.sources.borrow_mut();
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&self.source);
+        let clients = &self.context.clients;
+        let Some(client) = clients.open.borrow_mut().try_remove(self.slot) else { return };
+        let mut sources = clients.sources.borrow_mut();
+        if let Entry::Occupied(mut entry) = sources.entry(client.peer.ip()) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
             }
         }
     }
@@ -116,6 +127,11 @@ impl Client {
     /// Notes the upstream connection of the session; `None`: it is over.
     pub fn set_upstream(&self, upstream: Option<Rc<Socket>>) {
         self.upstream.replace(upstream);
+    }
+
+    /// Our address on the upstream connection of the session, if it has one.
+    pub fn upstream_local(&self) -> Option<SocketAddr> {
+        self.upstream.borrow().as_ref()?.local_address().ok()
     }
 
     /// Ends both connections; whoever waits for them wakes up.

@@ -15,24 +15,38 @@ pub(crate) mod tunnel;
 pub use client::{Client, Clients, Registration};
 pub use context::Context;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+
+use crate::failure::Failure;
 
 use peek::Opening;
 
 /// Serves one client connection from accept to the last log line.
 ///
 /// Its stages are boxed, so that a session holds the memory of the stage it is in, not of the largest.
-pub async fn serve(context: Rc<Context>, client: Rc<Client>) {
-    match peek::peek(&client.socket, &context).await {
-        Ok(Opening::Tls(hello, bytes)) => Box::pin(tunnel::serve(&context, &client, hello, bytes)).await,
-        Ok(Opening::Http(bytes)) => Box::pin(http::serve(&context, &client, bytes)).await,
-        // A connection that brought nothing was neither a request nor a session.
-        Ok(Opening::Nothing) => {}
-        Err(failure) => Box::pin(tunnel::refuse(&context, &client, &failure)).await,
+#[expect(clippy::manual_async_fn, reason = "an async function keeps a second copy of its arguments")]
+pub fn serve(context: Rc<Context>, client: Rc<Client>) -> impl Future<Output = ()> {
+    async move {
+        let opening = Box::pin(peek::peek(&client.socket, &context)).await;
+        if let Some(stage) = after_peek(opening, context, client) {
+            stage.await;
+        }
     }
 }
 
-/// Tells of a session that a bug has ended.
-pub fn tell_panic(context: &Rc<Context>, client: &Client) {
-    tunnel::tell_panic(context, client);
+/// What follows from the first bytes. A function of its own: an async one would keep room for them to its end.
+fn after_peek(
+    opening: Result<Opening, Failure>,
+    context: Rc<Context>,
+    client: Rc<Client>,
+) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    match opening {
+        Ok(Opening::Tls(hello, bytes)) => Some(Box::pin(tunnel::serve(context, client, hello, bytes))),
+        Ok(Opening::Http(bytes)) => Some(Box::pin(http::serve(context, client, bytes))),
+        // A connection that brought nothing was neither a request nor a session.
+        Ok(Opening::Nothing) => None,
+        Err(failure) => Some(Box::pin(async move { tunnel::refuse(&context, &client, &failure).await })),
+    }
 }

@@ -1,10 +1,13 @@
 //! Passthrough: the client speaks TLS; the gateway reads the server name and relays the bytes untouched.
 
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::net::{Socket, within};
+use crate::net::{Socket, wall_time, within};
 use crate::relay::{self, End, Transferred};
 use crate::route::decide::{self, Source, TlsVerdict};
 use crate::route::host::HostName;
@@ -25,30 +28,47 @@ pub(crate) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
 
 /// The facts of a tunnel, gathered on its way.
 struct Story {
-    start: SystemTime,
     started: Instant,
-    server_name: Option<HostName>,
+    server_name: Option<Box<str>>,
     /// Whether the hello offered Encrypted ClientHello.
     offers_ech: bool,
     cluster: Option<Box<str>>,
     service: Option<Box<str>>,
-    upstream: Option<std::net::SocketAddr>,
-    upstream_local: Option<std::net::SocketAddr>,
-    transport_failure: Option<String>,
+    upstream: Option<SocketAddr>,
+    /// Whether it was reached: then the stream is the upstream's, and no alert of ours may enter it.
+    reached: bool,
+    transport_failure: Option<Box<str>>,
     transferred: Transferred,
 }
 
 /// Serves a client that opened with a ClientHello, which `bytes` begins with.
-pub(super) async fn serve(context: &Rc<Context>, client: &Client, hello: ClientHello, bytes: Vec<u8>) {
-    let mut story = Story::new();
-    (story.server_name, story.offers_ech) = (hello.server_name, hello.encrypted);
-    context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
-    let result = run(context, client, bytes, &mut story).await;
-    client.set_upstream(None);
-    let alerted = result.as_ref().err().is_some_and(|failure| alert(client, failure, &story));
-    story.tell(context, client, result.err());
-    if alerted {
-        Box::pin(client.linger(&context.scratch)).await;
+///
+/// What the future holds it holds for hours: connecting and lingering are boxed, and an `async` block, unlike an `async`
+/// function, keeps no second copy of its arguments.
+pub(super) fn serve(
+    context: Rc<Context>,
+    client: Rc<Client>,
+    hello: ClientHello,
+    bytes: Vec<u8>,
+) -> impl Future<Output = ()> {
+    let opening = Box::pin(open(Rc::clone(&context), Rc::clone(&client), hello, bytes));
+    async move {
+        let (mut story, opened) = opening.await;
+        let result = match opened {
+            Ok(Tunnel { upstream, idle, lease }) => {
+                let relay = relay::relay(&client.socket, &upstream, context.tools(), &story.transferred, idle);
+                let end = match lease.as_ref().and_then(|lease| lease.time_left()) {
+                    None => Some(relay.await),
+                    Some(left) => Box::pin(within(left, relay)).await,
+                };
+                drop(lease);
+                story.judge(end, &context, &client, &upstream)
+            }
+            Err(failure) => Err(failure),
+        };
+        if let Some(lingering) = story.finish(&context, &client, result) {
+            lingering.await;
+        }
     }
 }
 
@@ -67,59 +87,66 @@ pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
     Story::new().tell(context, client, Some(Failure::Internal));
 }
 
-async fn run(context: &Context, client: &Client, hello: Vec<u8>, story: &mut Story) -> Result<(), Failure> {
+/// A connection that has got the hello, and how long it may be silent.
+struct Tunnel {
+    upstream: Rc<Socket>,
+    idle: Duration,
+    /// Its place in the account of a bounded cluster.
+    lease: Option<Box<Lease>>,
+}
+
+async fn open(
+    context: Rc<Context>,
+    client: Rc<Client>,
+    hello: ClientHello,
+    bytes: Vec<u8>,
+) -> (Box<Story>, Result<Tunnel, Failure>) {
+    let mut story = Box::new(Story::new());
+    let opened = connect(&context, &client, hello, bytes, &mut story).await;
+    (story, opened)
+}
+
+/// Decides, connects and sends the hello on. The configuration is let go of here: a tunnel of hours must not keep an
+/// old one alive.
+async fn connect(
+    context: &Context,
+    client: &Client,
+    hello: ClientHello,
+    bytes: Vec<u8>,
+    story: &mut Story,
+) -> Result<Tunnel, Failure> {
+    story.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
+    story.offers_ech = hello.encrypted;
+    context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
     let snapshot = context.snapshot();
-    // Boxed: what it takes to connect must not weigh on the hours that the relay may last.
-    let (upstream, lease) = Box::pin(connect(context, &snapshot, client, story)).await?;
+    let name = hello.server_name.ok_or(Failure::NoServerName)?;
+    let (upstream, lease) = reach(context, &snapshot, client, &name, story).await?;
     let upstream = Rc::new(upstream);
     client.set_upstream(Some(Rc::clone(&upstream)));
     let idle = lease.as_ref().and_then(|lease| lease.tunnel_idle());
     let idle = idle.unwrap_or(snapshot.settings.limits.tunnel_idle_timeout);
-    let sent = within(idle, upstream.send_all(&hello)).await.ok_or(Failure::IdleTimeout)?;
+    let sent = within(idle, upstream.send_all(&bytes)).await.ok_or(Failure::IdleTimeout)?;
     sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
-    story.transferred.upstream.set(hello.len() as u64);
-    drop(hello);
-    drop(snapshot); // A tunnel of hours must not keep an old configuration alive.
-    let address = story.upstream;
-    address.inspect(|address| context.balancer.began(*address));
-    let (tools, moved) = (context.tools(), &story.transferred);
-    let end = match lease.as_ref().and_then(|lease| lease.time_left()) {
-        None => Some(relay::relay(&client.socket, &upstream, tools, moved, idle).await),
-        Some(left) => Box::pin(within(left, relay::relay(&client.socket, &upstream, tools, moved, idle))).await,
-    };
-    address.inspect(|address| context.balancer.ended(*address));
-    drop(lease);
-    match end {
-        None => Err(Failure::DurationTimeout),
-        Some(End::Finished) => Ok(()),
-        Some(End::Idle) => Err(Failure::IdleTimeout),
-        // A reset is passed on as one, so that neither peer takes a truncation for an end.
-        Some(End::Downstream(_)) => {
-            upstream.reset_on_close();
-            Err(Failure::DownstreamClosed)
-        }
-        Some(End::Upstream(error)) => {
-            client.socket.reset_on_close();
-            Err(story.transport(Failure::UpstreamTruncated, &error.to_string()))
-        }
-    }
+    story.transferred.upstream.set(bytes.len() as u64);
+    story.upstream.inspect(|address| context.balancer.began(*address));
+    Ok(Tunnel { upstream, idle, lease })
 }
 
-async fn connect(
+async fn reach(
     context: &Context,
     snapshot: &Snapshot,
     client: &Client,
+    name: &HostName,
     story: &mut Story,
 ) -> Result<(Socket, Option<Box<Lease>>), Failure> {
-    let name = story.server_name.clone().ok_or(Failure::NoServerName)?;
     let anywhere;
     let source = Source { address: client.peer.ip(), port: client.service_port };
-    let verdict = decide::tls(snapshot, source, &name)?;
+    let verdict = decide::tls(snapshot, source, name)?;
     if story.offers_ech && snapshot.settings.ech == Ech::Deny {
         return Err(Failure::EchDenied);
     }
     let cluster = match verdict {
-        TlsVerdict::Forward(_, route) => decide::tls_onward(snapshot, &name, route, context.balancer.random())?,
+        TlsVerdict::Forward(_, route) => decide::tls_onward(snapshot, name, route, context.balancer.random())?,
         TlsVerdict::Anywhere => {
             anywhere = decide::passthrough_cluster(client.service_port, snapshot);
             &anywhere
@@ -140,7 +167,7 @@ async fn connect(
     };
     let hash = cluster.traffic.as_ref().and_then(|traffic| traffic.hash.as_ref());
     let key = hash.and_then(|hash| hash.key(source.address, None::<&Facts<'_>>));
-    let wanted = Wanted { host: &name, key, account: account.as_deref() };
+    let wanted = Wanted { host: name, key, account: account.as_deref() };
     let policy = &snapshot.settings.addresses;
     let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
     let candidates = candidates.map_err(|(failure, reason)| story.transport(failure, &reason))?;
@@ -151,7 +178,7 @@ async fn connect(
         match dial::reach(cluster, address, ends).await {
             Ok(socket) => {
                 account.inspect(|account| account.report(address, Outcome::Connected));
-                story.upstream_local = socket.local_address().ok();
+                story.reached = true;
                 return Ok((socket, lease));
             }
             Err(error) => {
@@ -168,28 +195,65 @@ async fn connect(
 /// Sends the alert that is due, unless an upstream was reached: then the stream is its own. Returns whether the client
 /// has something to read before the connection closes.
 fn alert(client: &Client, failure: &Failure, story: &Story) -> bool {
-    let due = failure.alert().filter(|_| story.upstream_local.is_none());
+    let due = failure.alert().filter(|_| !story.reached);
     due.is_some_and(|alert| client.socket.send(&alert.record()).is_ok())
 }
 
 impl Story {
     fn new() -> Self {
         Self {
-            start: SystemTime::now(),
             started: Instant::now(),
             server_name: None,
             offers_ech: false,
             cluster: None,
             service: None,
             upstream: None,
-            upstream_local: None,
+            reached: false,
             transport_failure: None,
             transferred: Transferred::default(),
         }
     }
 
+    /// What the end of the relay means; `None`: it has lasted as long as it may. A reset is passed on as one, so that neither peer takes a truncation for an end.
+    fn judge(
+        &mut self,
+        end: Option<End>,
+        context: &Context,
+        client: &Client,
+        upstream: &Socket,
+    ) -> Result<(), Failure> {
+        self.upstream.inspect(|address| context.balancer.ended(*address));
+        match end {
+            None => Err(Failure::DurationTimeout),
+            Some(End::Finished) => Ok(()),
+            Some(End::Idle) => Err(Failure::IdleTimeout),
+            Some(End::Downstream(_)) => {
+                upstream.reset_on_close();
+                Err(Failure::DownstreamClosed)
+            }
+            Some(End::Upstream(error)) => {
+                client.socket.reset_on_close();
+                Err(self.transport(Failure::UpstreamTruncated, &error.to_string()))
+            }
+        }
+    }
+
+    /// Tells of the session. A client that gets an alert is lingered for, so that it can read it.
+    fn finish<'c>(
+        &self,
+        context: &'c Rc<Context>,
+        client: &'c Client,
+        result: Result<(), Failure>,
+    ) -> Option<Pin<Box<impl Future<Output = ()> + 'c>>> {
+        let failure = result.err();
+        let alerted = failure.as_ref().is_some_and(|failure| alert(client, failure, self));
+        self.tell(context, client, failure);
+        client.set_upstream(None);
+        alerted.then(|| Box::pin(client.linger(&context.scratch)))
+    }
+
     fn transport(&mut self, failure: Failure, reason: &str) -> Failure {
-        self.transport_failure = Some(reason.to_owned());
+        self.transport_failure = Some(reason.into());
         failure
     }
 
@@ -204,9 +268,9 @@ impl Story {
         let cut_off = context.drain_expired.get();
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
         let not_listed = matches!(failure, Some(Failure::NotListed | Failure::NoServerName));
-        let server_name = self.server_name.as_ref().map(HostName::as_str);
+        let server_name = self.server_name.as_deref();
         let record = Record {
-            start: self.start,
+            start: wall_time(self.started),
             duration: self.started.elapsed(),
             http: None,
             flags: failure.as_ref().map_or("-", Failure::flag),
@@ -217,7 +281,7 @@ impl Story {
             upstream: self.upstream,
             cluster: if not_listed { Some(BLACK_HOLE_CLUSTER) } else { self.cluster.as_deref() },
             service: self.service.as_deref(),
-            upstream_local: self.upstream_local,
+            upstream_local: client.upstream_local(),
             downstream_local: client.local,
             downstream_remote: client.peer,
             server_name,

@@ -76,16 +76,12 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: 
     let client = Rc::new(Client::new(socket, peer, local, service_port));
     // Entered at once: the limits above count connections, not tasks that have begun to run.
     let registration = Registration::new(context, &client);
-    let context = Rc::clone(context);
+    let session = CatchPanic { session: session::serve(Rc::clone(context), Rc::clone(&client)) };
     monoio::spawn(async move {
-        let session = session::serve(Rc::clone(&context), Rc::clone(&client));
-        if (CatchPanic { session }).await.is_err() {
+        if session.await.is_err() {
             // The panic hook has reported where; the session's connections close as it is dropped.
-            context.counters.borrow_mut().sessions_panicked += 1;
-            client.socket.reset_on_close();
-            session::tell_panic(&context, &client);
+            registration.tell_panic();
         }
-        drop(registration);
     });
 }
 

@@ -1,6 +1,6 @@
 //! Reading request heads, and the bytes of the client that are not consumed yet.
 
-use std::time::Instant;
+use std::io;
 
 use crate::failure::Failure;
 use crate::net::{Received, within};
@@ -94,70 +94,76 @@ impl Inbound {
     }
 }
 
-/// Reads the next request head. `None`: the connection ended, or stayed silent, between two requests.
+/// Reads the head of a request that has begun.
 ///
 /// # Errors
 /// The failure to answer; the bytes so far are in `inbound`.
-pub(super) async fn read(
-    inbound: &mut Inbound,
-    client: &Client,
-    context: &Context,
-) -> Result<Option<RequestHead>, Failure> {
+pub(super) async fn read(inbound: &mut Inbound, client: &Client, context: &Context) -> Result<RequestHead, Failure> {
+    match parse(inbound, context) {
+        Some(result) => result,
+        // Boxed: nearly every head comes in one piece.
+        None => Box::pin(complete(inbound, client, context)).await,
+    }
+}
+
+/// Waits for the first byte of a request, holding no configuration. False: there will be none.
+pub(super) async fn awaken(inbound: &mut Inbound, client: &Client, context: &Context) -> bool {
+    let idle_timeout = context.snapshot().settings.limits.http_idle_timeout;
+    while inbound.bytes().is_empty() {
+        if context.draining.get() {
+            return false;
+        }
+        client.idle.set(true);
+        let is_readable = matches!(within(idle_timeout, client.socket.readable()).await, Some(Ok(())));
+        client.idle.set(false);
+        if !is_readable {
+            return false;
+        }
+        match receive(inbound, client, context) {
+            Ok(Received::Bytes(_) | Received::Pending) => {}
+            Ok(Received::End) | Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Reads on until a head that has begun is complete, within `requestHeadTimeout` from now, however slowly bytes arrive.
+async fn complete(inbound: &mut Inbound, client: &Client, context: &Context) -> Result<RequestHead, Failure> {
+    let head = async {
+        loop {
+            // An error of the poll shows at the call that follows.
+            let _ = client.socket.readable().await;
+            match receive(inbound, client, context) {
+                Ok(Received::Bytes(_)) => {}
+                Ok(Received::Pending) => continue,
+                Ok(Received::End) | Err(_) => return Err(Failure::DownstreamClosed),
+            }
+            if let Some(result) = parse(inbound, context) {
+                return result;
+            }
+        }
+    };
+    let timeout = context.snapshot().settings.limits.request_head_timeout;
+    within(timeout, head).await.unwrap_or(Err(Failure::RequestHeadTimeout))
+}
+
+/// The head, if it is all there, or what is wrong with it.
+fn parse(inbound: &Inbound, context: &Context) -> Option<Result<RequestHead, Failure>> {
     let snapshot = context.snapshot();
     let limits = &snapshot.settings.limits;
     let head_limits = HeadLimits { bytes: limits.request_head_bytes, fields: limits.request_headers };
-    let mut deadline = None;
-    loop {
-        if !inbound.bytes().is_empty() {
-            match parse_request(inbound.bytes(), head_limits) {
-                Parsed::Complete(head) => return Ok(Some(head)),
-                Parsed::Rejected(error) => return Err(Failure::RequestMalformed(error)),
-                Parsed::Incomplete => {}
-            }
-        }
-        // Idle until the first byte, which starts the absolute clock of the head.
-        let wait = match (inbound.bytes().is_empty(), deadline) {
-            (true, _) if context.draining.get() => return Ok(None),
-            (true, _) => limits.http_idle_timeout,
-            (false, None) => {
-                deadline = Some(Instant::now() + limits.request_head_timeout);
-                limits.request_head_timeout
-            }
-            (false, Some(deadline)) => deadline.saturating_duration_since(Instant::now()),
-        };
-        client.idle.set(inbound.bytes().is_empty());
-        let received = receive(inbound, client, context, wait).await;
-        client.idle.set(false);
-        match received {
-            Arrival::Bytes => {}
-            _ if inbound.bytes().is_empty() => return Ok(None),
-            Arrival::End => return Err(Failure::DownstreamClosed),
-            Arrival::Silence => return Err(Failure::RequestHeadTimeout),
-        }
+    match parse_request(inbound.bytes(), head_limits) {
+        Parsed::Complete(head) => Some(Ok(head)),
+        Parsed::Rejected(error) => Some(Err(Failure::RequestMalformed(error))),
+        Parsed::Incomplete => None,
     }
 }
 
-enum Arrival {
-    Bytes,
-    End,
-    Silence,
-}
-
-async fn receive(inbound: &mut Inbound, client: &Client, context: &Context, wait: std::time::Duration) -> Arrival {
-    loop {
-        match within(wait, client.socket.readable()).await {
-            None => return Arrival::Silence,
-            Some(Err(_)) => return Arrival::End,
-            Some(Ok(())) => {}
-        }
-        let mut input = context.scratch.input.borrow_mut();
-        match client.socket.receive(&mut input) {
-            Ok(Received::Bytes(count)) => {
-                inbound.append(&input[..count]);
-                return Arrival::Bytes;
-            }
-            Ok(Received::End) | Err(_) => return Arrival::End,
-            Ok(Received::Pending) => {}
-        }
+fn receive(inbound: &mut Inbound, client: &Client, context: &Context) -> io::Result<Received> {
+    let mut input = context.scratch.input.borrow_mut();
+    let received = client.socket.receive(&mut input)?;
+    if let Received::Bytes(count) = received {
+        inbound.append(&input[..count]);
     }
+    Ok(received)
 }

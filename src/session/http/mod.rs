@@ -11,6 +11,7 @@ mod story;
 mod turn;
 mod upgrade;
 
+use std::future::Future;
 use std::rc::Rc;
 
 use crate::failure::Failure;
@@ -39,37 +40,47 @@ enum After {
 }
 
 /// Serves a client whose first bytes are `bytes`, until it or we close.
-pub(super) async fn serve(context: &Rc<Context>, client: &Client, bytes: Vec<u8>) {
+///
+/// While the connection waits for a request it must cost no more than the wait: everything else is boxed, and an `async`
+/// block, unlike an `async` function, keeps no second copy of its arguments.
+pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) -> impl Future<Output = ()> {
     let mut inbound = Inbound::new(bytes);
-    let mut turns: u32 = 0;
-    let after = loop {
-        let head = match head::read(&mut inbound, client, context).await {
-            Ok(Some(head)) => head,
-            // Nothing was under way: the client is done, was silent for too long, or we are draining.
-            Ok(None) => break After::Close,
-            Err(failure) => break refuse(context, client, &inbound, &failure),
-        };
-        let snapshot = context.snapshot();
-        // Boxed: while the connection waits for a request it must cost no more than the wait.
-        let turn = Turn::new(context, client, &snapshot, &mut inbound, head);
-        match Box::pin(turn.take()).await {
-            After::Keep if context.draining.get() => break After::Close,
-            After::Keep => {}
-            After::Upgrade(upgraded) => {
-                drop(snapshot); // What may last for hours must not keep an old configuration alive.
-                break Box::pin(upgrade::run(context, client, inbound, *upgraded)).await;
+    async move {
+        let mut turns: u32 = 0;
+        let after = loop {
+            if !head::awaken(&mut inbound, &client, &context).await {
+                // Nothing was under way: the client is done, was silent for too long, or we are draining.
+                break After::Close;
             }
-            after @ (After::Close | After::Reset) => break after,
+            match Box::pin(take_turn(&context, &client, &mut inbound)).await {
+                After::Keep if context.draining.get() => break After::Close,
+                After::Keep => {}
+                After::Upgrade(upgraded) => {
+                    break Box::pin(upgrade::run(&context, &client, inbound, *upgraded)).await;
+                }
+                after @ (After::Close | After::Reset) => break after,
+            }
+            turns += 1;
+            let goes_on = !turns.is_multiple_of(TURNS_IN_A_ROW_MAX) || inbound.bytes().is_empty();
+            if !goes_on && !Box::pin(give_way(&context, &client)).await {
+                break After::Reset;
+            }
+        };
+        match after {
+            After::Keep | After::Close | After::Upgrade(_) => Box::pin(client.linger(&context.scratch)).await,
+            After::Reset => client.socket.reset_on_close(),
         }
-        turns += 1;
-        if turns.is_multiple_of(TURNS_IN_A_ROW_MAX) && !inbound.bytes().is_empty() && !give_way(context, client).await {
-            break After::Reset;
-        }
-    };
-    match after {
-        After::Keep | After::Close | After::Upgrade(_) => client.linger(&context.scratch).await,
-        After::Reset => client.socket.reset_on_close(),
     }
+}
+
+/// One request, under the configuration that is in force when its head is complete.
+async fn take_turn(context: &Rc<Context>, client: &Client, inbound: &mut Inbound) -> After {
+    let head = match head::read(inbound, client, context).await {
+        Ok(head) => head,
+        Err(failure) => return refuse(context, client, inbound, &failure),
+    };
+    let snapshot = context.snapshot();
+    Turn::new(context, client, &snapshot, inbound, head).take().await
 }
 
 /// Lets other sessions have their turn. One read may bring thousands of small requests, and answering one that is

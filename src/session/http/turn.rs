@@ -50,11 +50,11 @@ impl<'a> Turn<'a> {
     }
 
     /// Takes the request to its end and drops its bytes.
-    pub(super) async fn take(mut self) -> After {
+    pub(super) async fn take(&mut self) -> After {
         let (settings, tables) = (&self.snapshot.settings, &self.snapshot.routes.tables);
         settings.fields.withhold(&mut self.head, self.inbound.bytes(), tables.method_policy);
         let result = match self.decide() {
-            Ok(Next::Forward(plan)) => forward::forward(&mut self, plan).await,
+            Ok(Next::Forward(plan)) => forward::forward(self, plan).await,
             Ok(Next::Respond(response)) => Ok((self.respond(response.status, &response.body).await, None)),
             Err(failure) => Err(failure),
         };

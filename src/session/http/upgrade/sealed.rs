@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::limits::RELAY_ROUNDS_MAX;
 use crate::net::{Received, Scratch, Socket};
-use crate::relay::{End, Transferred, quiet};
+use crate::relay::{End, Quiet, Transferred};
 use crate::upstream::connection::{Connection, ConnectionError, Intake};
 
 /// A tunnel under way.
@@ -41,7 +41,7 @@ pub(super) async fn relay(
     let tunnel = Sealed { downstream, upstream: RefCell::new(upstream), socket, scratch, moved, active };
     let mut up = pin!(tunnel.up(early));
     let mut down = pin!(tunnel.down(pending));
-    let mut quiet = pin!(quiet(&tunnel.active, idle));
+    let mut quiet = Quiet::new(idle);
     let (mut up_done, mut down_done) = (false, false);
     poll_fn(|context| {
         if !up_done && let Poll::Ready(result) = up.as_mut().poll(context) {
@@ -59,7 +59,7 @@ pub(super) async fn relay(
         if up_done && down_done {
             return Poll::Ready(End::Finished);
         }
-        quiet.as_mut().poll(context).map(|()| End::Idle)
+        quiet.poll(&tunnel.active, context).map(|()| End::Idle)
     })
     .await
 }
