@@ -142,6 +142,11 @@ impl Client {
         }
     }
 
+    /// Whether nothing has arrived that nobody has read. What has is thrown away.
+    pub fn is_silent(&self, scratch: &Scratch) -> bool {
+        !matches!(self.socket.receive(&mut scratch.input.borrow_mut()), Ok(Received::Bytes(_)))
+    }
+
     /// Closes our side and reads on for a moment. Closing at once, with unread bytes in the socket, would make the
     /// kernel send a reset that can overtake the answer (RFC 9112 section 9.6).
     pub async fn linger(&self, scratch: &Scratch) {

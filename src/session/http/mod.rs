@@ -33,6 +33,8 @@ enum After {
     Keep,
     /// It ends: politely, so that the client can read the whole answer.
     Close,
+    /// It ends as the client has asked, who may send nothing more (RFC 9112 section 9.6).
+    Finish,
     /// It ends with a reset: the answer was cut off, and must not look complete.
     Reset,
     /// It never will: client and upstream have agreed on another protocol.
@@ -56,9 +58,9 @@ pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) ->
                 After::Keep if context.draining.get() => break After::Close,
                 After::Keep => {}
                 After::Upgrade(upgraded) => {
-                    break Box::pin(upgrade::run(&context, &client, inbound, *upgraded)).await;
+                    break Box::pin(upgrade::run(&context, &client, &mut inbound, *upgraded)).await;
                 }
-                after @ (After::Close | After::Reset) => break after,
+                after @ (After::Close | After::Finish | After::Reset) => break after,
             }
             turns += 1;
             let goes_on = !turns.is_multiple_of(TURNS_IN_A_ROW_MAX) || inbound.bytes().is_empty();
@@ -67,7 +69,11 @@ pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) ->
             }
         };
         match after {
-            After::Keep | After::Close | After::Upgrade(_) => Box::pin(client.linger(&context.scratch)).await,
+            // Nothing is on its way that could turn the close into a reset: there is nothing to wait for.
+            After::Finish if inbound.bytes().is_empty() && client.is_silent(&context.scratch) => {}
+            After::Keep | After::Close | After::Finish | After::Upgrade(_) => {
+                Box::pin(client.linger(&context.scratch)).await
+            }
             After::Reset => client.socket.reset_on_close(),
         }
     }

@@ -42,7 +42,7 @@ impl Upgraded {
 }
 
 /// Relays until the end, and tells of it.
-pub(super) async fn run(context: &Rc<Context>, client: &Client, mut inbound: Inbound, upgraded: Upgraded) -> After {
+pub(super) async fn run(context: &Rc<Context>, client: &Client, inbound: &mut Inbound, upgraded: Upgraded) -> After {
     // The passage is given back, and the place of the connection with it, when the tunnel ends.
     let Upgraded { mut connection, head, pending, story, names, passage } = upgraded;
     let lease = connection.lease.take();

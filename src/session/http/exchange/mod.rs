@@ -219,7 +219,11 @@ impl Exchange<'_, '_> {
         let Some(response) = self.response else { return ((After::Reset, None), None) };
         // A request that was answered before it was sent whole leaves both connections in the middle of a message.
         let uploaded = self.upload.is_done() && !self.abandoned;
-        let after = if response.client_keeps && uploaded { After::Keep } else { After::Close };
+        let after = match (uploaded, response.client_keeps) {
+            (true, true) => After::Keep,
+            (true, false) if !self.turn.head.keep_alive => After::Finish,
+            (true | false, _) => After::Close,
+        };
         let reusable = response.upstream_keeps && uploaded && !self.connection.is_blocked();
         if reusable {
             return ((after, None), Some(self.connection));
