@@ -107,6 +107,7 @@ fn the_ends_of_certificates_are_shown() {
         gateway.metric(&format!("{name}{{destination_service=\"{HOST}\",kind=\"{kind}\"}}"))
     };
     assert_eq!(end("client"), Some(1_577_836_800.0), "2020-01-01");
+    gateway.wait_for_diagnostic("the client certificate has ended on 2020-01-01");
     assert!(end("ca").is_some_and(|end| end > 1_577_836_800.0));
 }
 

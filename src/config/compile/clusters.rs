@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
@@ -241,6 +241,12 @@ impl<'a, 'g> Clusters<'a, 'g> {
         };
         if let Err(reason) = &profile {
             let message = format!("{reason}; requests get 503 UH until a reload finds it");
+            Scope::new(source.origin, self.report).warning(code::CREDENTIAL, source.field.as_str(), message);
+        }
+        let ended =
+            profile.as_ref().ok().and_then(|profile| profile.identity_end).filter(|end| *end <= SystemTime::now());
+        if let Some(ended) = ended.and_then(|ended| jiff::Timestamp::try_from(ended).ok()) {
+            let message = format!("the client certificate has ended on {ended}; upstreams will refuse it");
             Scope::new(source.origin, self.report).warning(code::CREDENTIAL, source.field.as_str(), message);
         }
         Some(UpstreamTls { sni: sni.and_then(Result::ok), profile })

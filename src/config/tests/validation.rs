@@ -81,6 +81,19 @@ fn traffic_policies_are_refused_in_the_words_of_istio() {
 }
 
 #[test]
+fn what_the_settings_of_a_port_take_away_is_named() {
+    let policy = "connectionPool: {tcp: {maxConnections: 1}}, outlierDetection: {}, \
+                  tunnel: {targetHost: a, targetPort: 1}, retryBudget: {}, \
+                  portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]";
+    let rule = object("DestinationRule", "d", &format!("{{host: {A}, trafficPolicy: {{{policy}}}}}"));
+    for name in ["connectionPool", "outlierDetection", "tunnel", "retryBudget"] {
+        let message = format!("the {name} of trafficPolicy does not apply to this port");
+        let field = "spec.trafficPolicy.portLevelSettings[0]";
+        assert_said(&rule, Severity::Warning, "IST0109", field, &message);
+    }
+}
+
+#[test]
 fn service_entries_are_refused_in_the_words_of_istio() {
     let entry = |ports: &str, rest: &str| entry("a", A, ports, rest);
     let several = object(

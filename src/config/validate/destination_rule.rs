@@ -59,6 +59,7 @@ fn whole_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
             let message = "portLevelSettings replaces the policy: the tls of trafficPolicy does not apply to this port";
             scope.warning(code::PLAIN_TEXT, &*field, message);
         }
+        replaced(policy, entry, &field, scope);
         if !has_any(entry) {
             scope.error(&*field, "port traffic policy must have at least one field");
         }
@@ -74,6 +75,23 @@ fn whole_policy(policy: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
             scope.error(format!("{field}.portLevelSettings"), "portLevelSettings cannot be nested");
         }
         parts(entry, &field, scope);
+    }
+}
+
+/// What an entry of `portLevelSettings` takes away from its port without putting anything in its place. That the choice of
+/// an endpoint is the default's again is known from Istio's own examples, and restricts nothing.
+fn replaced(policy: &TrafficPolicy, entry: &TrafficPolicy, field: &str, scope: &mut Scope<'_>) {
+    let lost = [
+        ("connectionPool", policy.connection_pool.is_some() && entry.connection_pool.is_none()),
+        ("outlierDetection", policy.outlier_detection.is_some() && entry.outlier_detection.is_none()),
+        ("tunnel", policy.tunnel.is_some()),
+        ("proxyProtocol", policy.proxy_protocol.is_some()),
+        ("retryBudget", policy.retry_budget.is_some()),
+    ];
+    for (name, _) in lost.into_iter().filter(|(_, is_lost)| *is_lost) {
+        let message =
+            format!("portLevelSettings replaces the policy: the {name} of trafficPolicy does not apply to this port");
+        scope.warning(code::CONFLICT, field, message);
     }
 }
 
