@@ -67,6 +67,9 @@ pub const HEAD_BYTES_MAX: usize = 1024 * 1024;
 /// Upper bound of `requestHeaders`; the parser's slots for one head are a fixed array of this many.
 pub const HEADERS_MAX: usize = 1000;
 
+/// Upper bound of `spin`: a worker that finds nothing for a millisecond saves nobody any time by looking on.
+pub const SPIN_MAX: Duration = Duration::from_millis(1);
+
 /// Upper bound of every timeout: a day. A limit that never ends is none.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 

@@ -45,23 +45,24 @@ fn a_good_configuration_has_no_findings() {
 
 #[test]
 fn every_fault_of_the_bootstrap_file_is_named_with_its_line() {
-    let bootstrap = "workers: 5000\nlisteners:\n- name: a\n  bind: nowhere\n- name: b\n  bind: 127.0.0.1:0\n  capture: REDIRECT\nresources: [missing.d]\nio_driver: auto\nmeshConfig:\n  connectTimeout: 10\ndrain: {timeout: never}\n";
+    let bootstrap = "workers: 5000\nspin: 1s\nlisteners:\n- name: a\n  bind: nowhere\n- name: b\n  bind: 127.0.0.1:0\n  capture: REDIRECT\nresources: [missing.d]\nio_driver: auto\nmeshConfig:\n  connectTimeout: 10\ndrain: {timeout: never}\n";
     let (code, text) = Setup::new(bootstrap, ENTRY).check();
     assert_eq!(code, Some(1), "{text}");
     // A wrong type ends decoding; the unknown key is named beside it.
-    for line in ["meshConfig.connectTimeout portcullis.yaml:11: ", "io_driver portcullis.yaml:9: unknown key"] {
+    for line in ["meshConfig.connectTimeout portcullis.yaml:12: ", "io_driver portcullis.yaml:10: unknown key"] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
     let (code, text) = Setup::new(&bootstrap.replace(": 10\n", ": 10h\n"), ENTRY).check();
     assert_eq!(code, Some(1), "{text}");
     for line in [
         "error Bootstrap workers portcullis.yaml:1: ",
-        "error Bootstrap listeners[0].bind portcullis.yaml:4: ",
-        "error Bootstrap listeners[1].bind portcullis.yaml:6: ",
-        "error Bootstrap listeners[1].capture portcullis.yaml:7: ",
-        "error Bootstrap resources[0] portcullis.yaml:8: ",
-        "error Bootstrap meshConfig.connectTimeout portcullis.yaml:11: ",
-        "error Bootstrap drain.timeout portcullis.yaml:12: ",
+        "error Bootstrap spin portcullis.yaml:2: ",
+        "error Bootstrap listeners[0].bind portcullis.yaml:5: ",
+        "error Bootstrap listeners[1].bind portcullis.yaml:7: ",
+        "error Bootstrap listeners[1].capture portcullis.yaml:8: ",
+        "error Bootstrap resources[0] portcullis.yaml:9: ",
+        "error Bootstrap meshConfig.connectTimeout portcullis.yaml:12: ",
+        "error Bootstrap drain.timeout portcullis.yaml:13: ",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }

@@ -61,6 +61,9 @@ def _http_listener(values):
                       "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                       stat_prefix="http", codec_type="HTTP1", generate_request_id=False, http_filters=[router],
                       route_config={"name": "http", "virtual_hosts": [host]})
+    if values["LOG"]:
+        manager["typed_config"]["access_log"] = [_filter("envoy.access_loggers.file", "extensions.access_loggers.file.v3.FileAccessLog",
+                                                         path=values["ACCESS_LOG"])]
     return {"name": "http", "address": _address(values["HTTP_PORT"]), "filter_chains": [{"filters": [manager]}]}
 
 

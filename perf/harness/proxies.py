@@ -40,7 +40,8 @@ class Proxy:
         """What the templates of perf/peers may name."""
         values = {"DIR": self.directory, "HTTP_PORT": self.http_port, "TLS_PORT": self.ports[1],
                   "ADMIN_PORT": self.ports[2], "HTTP_HOST": HTTP_HOST, "CA": self.site.path("ca.crt"),
-                  "FILES": 4096, "CHUNK_BYTES": 16384, **settings}
+                  "FILES": 4096, "CHUNK_BYTES": 16384, "SPIN": "0s", "LOG": False, **settings}
+        values["ACCESS_LOG"] = self.path("access.log") if values["LOG"] else ""
         values["CONNECTIONS"] = values["FILES"] // 2 - 64
         for service, port in self.site.backend_ports.items():
             values[f"{service.upper()}_PORT"] = port
@@ -92,6 +93,7 @@ class Nginx(Proxy):
 
     def files(self, values):
         # Debian ships `stream` as a module; other builds have it built in.
+        values["HTTP_LOG"] = f"{values['ACCESS_LOG']} combined buffer=64k flush=1s" if values["LOG"] else "off"
         values["STREAM_MODULE"] = f"load_module {self.MODULE};" if os.path.exists(self.MODULE) else ""
         return {"nginx.conf": fill("nginx.conf", values)}
 
@@ -106,6 +108,9 @@ class Haproxy(Proxy):
     name = "haproxy"
 
     def files(self, values):
+        # Its standard output is a file of the harness.
+        values["LOG_TARGET"] = "log stdout format raw local0" if values["LOG"] else ""
+        values["HTTP_LOG"] = "log global\n    option httplog" if values["LOG"] else ""
         return {"haproxy.cfg": fill("haproxy.cfg", values)}
 
     def hosts_files(self, extra_hosts):

@@ -179,6 +179,12 @@ def _seconds(action):
 BULK = {"CHUNK_BYTES": 262144}
 """For bulk the peers get the buffers that serve them best there."""
 
+SPIN = {"SPIN": "50us"}
+"""What portcullis offers for latency; the peers have nothing alike."""
+
+LOG = {"LOG": True}
+"""A line for every request, each proxy in its own default format, into a file."""
+
 GROUPED = {"HOSTS_PER_ENTRY": 256}
 """As many hosts in a ServiceEntry as Istio allows, not one; the peers have one flat list in any case."""
 
@@ -187,6 +193,10 @@ def _all():
     for connections in (1, 64, 512):
         yield Workload(f"origination-{connections}", f"origination, tiny body, {connections} connections",
                        origination("/tiny", connections), needs_http=True)
+    yield Workload("origination-1-spin", "origination, tiny body, 1 connection, portcullis with spin: 50us",
+                   origination("/tiny", 1), "p50_ms", SPIN, needs_http=True)
+    yield Workload("origination-64-log", "origination, tiny body, 64 connections, access logs on",
+                   origination("/tiny", 64), settings=LOG, needs_http=True)
     yield Workload("origination-64k", "origination, 64 KiB response, 64 connections",
                    origination("/64k", 64), needs_http=True)
     yield Workload("origination-post", "origination, 16 KiB POST, 64 connections",
@@ -196,6 +206,8 @@ def _all():
     for connections in (1, 64, 512):
         yield Workload(f"passthrough-{connections}", f"passthrough, keep-alive, {connections} connections",
                        passthrough(connections))
+    yield Workload("passthrough-1-spin", "passthrough, keep-alive, 1 connection, portcullis with spin: 50us",
+                   passthrough(1), "p50_ms", SPIN)
     yield Workload("passthrough-new", "passthrough, new TLS connection per request, 64 at a time",
                    passthrough(64, close=True))
     yield Workload("hello", "raw ClientHello, 1 KiB answer, end; 64 at a time", raw("connect", "reply", 64))

@@ -132,6 +132,7 @@ pub(super) fn restart_needed(running: &Bootstrap, loaded: &Bootstrap) -> Vec<Fin
         ("listeners", running.listeners != loaded.listeners),
         ("workers", running.workers != loaded.workers),
         ("ioDriver", running.driver != loaded.driver),
+        ("spin", running.spin != loaded.spin),
         ("admin.bind", running.admin != loaded.admin),
     ];
     let message = "has changed, and takes effect at the next restart only; everything else is in force";

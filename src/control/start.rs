@@ -96,6 +96,7 @@ fn workers(loaded: &Loaded, events: &UnboundedSender<Event>, log: &LogWriter) ->
             workers,
             cpu,
             driver: bootstrap.driver,
+            spin: bootstrap.spin,
             listeners: bootstrap.listeners.clone(),
             snapshot: snapshot.clone(),
             events: events.clone(),

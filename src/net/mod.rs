@@ -8,12 +8,14 @@
 mod listener;
 mod pipe;
 mod socket;
+mod spin;
 mod time;
 mod watch;
 
 pub use listener::{Accepted, Listener};
 pub use pipe::{Moved, Pipe, Pipes};
 pub use socket::{Received, Socket};
+pub use spin::Spinner;
 pub use time::{Either, Ticker, Timer, Within, coarse_now, either, sleep, wall_time, within};
 pub use watch::WatchedSocket;
 

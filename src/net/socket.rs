@@ -12,6 +12,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt,
 };
 
+use super::spin::note_activity;
+
 /// A TCP connection. Closed on drop, once no readiness poll refers to it any more.
 ///
 /// The descriptor is non-blocking: under io_uring monoio leaves sockets blocking, and one `splice` on a blocking
@@ -106,7 +108,10 @@ impl Socket {
         loop {
             return match rustix::net::recv(self.fd(), &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => Ok(Received::End),
-                Ok((count, _)) => Ok(Received::Bytes(count)),
+                Ok((count, _)) => {
+                    note_activity();
+                    Ok(Received::Bytes(count))
+                }
                 Err(Errno::AGAIN) => Ok(Received::Pending),
                 Err(Errno::INTR) => continue,
                 Err(error) => Err(error.into()),

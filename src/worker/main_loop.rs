@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use monoio::net::UnixStream;
 
-use crate::net::{Either, Listener, Ticker, either, sleep, within};
+use crate::net::{Either, Listener, Spinner, Ticker, either, sleep, within};
 use crate::route::traffic::Share;
 use crate::session::Context;
 
@@ -38,7 +38,7 @@ type Bound = (Rc<Listener>, u16);
 /// # Errors
 /// What the operator should know when a listener cannot be bound.
 pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) -> Result<(), String> {
-    let WorkerSpec { index, workers, listeners, snapshot, events, log, .. } = spec;
+    let WorkerSpec { index, workers, listeners, snapshot, events, log, spin, .. } = spec;
     let ask = {
         let events = events.clone();
         // A closed queue means that the process is ending.
@@ -51,6 +51,10 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
     master.tell(Event::Ready(index, driver));
     let ticker = Ticker::new().map_err(|error| format!("the worker's timer: {error}"))?;
     monoio::spawn(ticker.run());
+    if !spin.is_zero() && !monoio::utils::is_legacy() {
+        let spinner = Spinner::new(spin).map_err(|error| format!("the worker's spinner: {error}"))?;
+        monoio::spawn(spinner.run());
+    }
     let Either::Second(patience) = either(accept_and_sweep(&context, &bound), master.obey()).await else {
         return Err("the accept tasks ended".to_owned());
     };

@@ -23,6 +23,8 @@ pub struct WorkerSpec {
     pub cpu: Option<usize>,
     /// Which I/O driver it may use.
     pub driver: DriverChoice,
+    /// How long to look for more work before it sleeps; under epoll it always sleeps at once.
+    pub spin: std::time::Duration,
     /// Listeners to bind with `SO_REUSEPORT`; each worker binds its own set.
     pub listeners: Vec<ListenerSpec>,
     /// The configuration to start with.

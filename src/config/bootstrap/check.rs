@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{ADMIN_BIND, AdminBind, Bootstrap, DRAIN_TIMEOUT, Dns, Scope, Tls, file, headers, limits};
 use crate::config::istio::scalar::parse_duration;
 use crate::config::{local, mesh};
-use crate::limits::TIMEOUT_MAX;
+use crate::limits::{SPIN_MAX, TIMEOUT_MAX};
 use crate::route::address::AddressPolicy;
 use crate::route::host::{HostName, HostPattern};
 use crate::snapshot::{Ech, Settings};
@@ -36,6 +36,7 @@ pub(super) fn check(file: file::File, folder: &Path, scope: &mut Scope<'_>) -> (
     let bootstrap = Bootstrap {
         workers: workers(file.workers, scope),
         driver: driver(file.io_driver.as_deref(), scope),
+        spin: spin(file.spin.as_deref(), scope),
         listeners,
         resources: resources(file.resources.unwrap_or_default(), folder, scope),
         gateway_services: gateway_services(&file.gateway_services.unwrap_or_default(), scope),
@@ -64,6 +65,17 @@ fn workers(workers: Option<usize>, scope: &mut Scope<'_>) -> usize {
 fn driver(driver: Option<&str>, scope: &mut Scope<'_>) -> DriverChoice {
     let choices = [("auto", DriverChoice::Auto), ("io_uring", DriverChoice::IoUring), ("epoll", DriverChoice::Epoll)];
     choice(driver, "ioDriver", &choices, DriverChoice::Auto, scope)
+}
+
+fn spin(spin: Option<&str>, scope: &mut Scope<'_>) -> Duration {
+    match spin.map(parse_duration) {
+        None => Duration::ZERO,
+        Some(Some(spin)) if spin <= SPIN_MAX => spin,
+        Some(Some(_) | None) => {
+            scope.error("spin", format!("must be a duration from 0 to {}us", SPIN_MAX.as_micros()));
+            Duration::ZERO
+        }
+    }
 }
 
 /// One of the words, or the default where there is none.

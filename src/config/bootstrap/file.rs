@@ -14,6 +14,7 @@ use crate::config::istio::mesh_config::MeshConfig;
 pub(super) struct File {
     pub(super) workers: Option<usize>,
     pub(super) io_driver: Option<String>,
+    pub(super) spin: Option<String>,
     pub(super) listeners: Option<Vec<Listener>>,
     pub(super) resources: Option<Vec<PathBuf>>,
     pub(super) gateway_services: Option<Vec<String>>,

@@ -24,6 +24,8 @@ use super::mesh::Mesh;
 pub struct Bootstrap {
     /// `workers`; 0: one per CPU this process may run on.
     pub workers: usize,
+    /// `spin`: how long a worker looks for more work before it sleeps.
+    pub spin: Duration,
     /// `ioDriver`.
     pub driver: DriverChoice,
     /// `listeners`.
@@ -105,6 +107,7 @@ impl Bootstrap {
             dns: Dns::default(),
             tls: Tls::default(),
             admin: AdminBind::Tcp(ADMIN_BIND),
+            spin: Duration::ZERO,
             drain_timeout: DRAIN_TIMEOUT,
         };
         (bootstrap, Settings::default())
