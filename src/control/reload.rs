@@ -167,6 +167,7 @@ mod tests {
                 name: "tls".into(),
                 bind: "127.0.0.1:8443".parse().unwrap(),
                 service_port: 443,
+                gateway: false,
             }],
             admin: AdminBind::Tcp("127.0.0.1:15000".parse().unwrap()),
             ..fixture::bootstrap()

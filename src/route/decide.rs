@@ -25,8 +25,10 @@ pub const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 pub struct Source {
     /// The peer's address.
     pub address: IpAddr,
-    /// The service port that it came to.
+    /// The service port that it came to, or that of the Gateways' servers.
     pub port: u16,
+    /// Whether it came to a listener for Gateways.
+    pub gateway: bool,
 }
 
 /// What happens to a plain HTTP request that may pass.
@@ -74,10 +76,10 @@ pub fn http<'s>(
         return Err(Failure::ConnectMethod);
     }
     // An address is no name that an operator could have listed.
-    let name = host.ok_or(Failure::NotListed)?;
-    let listed = snapshot.routes.http(source.port, name);
-    if listed.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
-        return Err(Failure::NotListed);
+    let name = host.ok_or(if source.gateway { Failure::NoRoute } else { Failure::NotListed })?;
+    let listed = snapshot.routes.http_at(source, name);
+    if listed.is_none() {
+        not_listed(snapshot, source)?;
     }
     if snapshot.routes.tables.path_policy && may_mean_another_path(facts.path(), snapshot.settings.normalization) {
         return Err(Failure::RequestMalformed(HeadError::Target));
@@ -98,14 +100,23 @@ fn may_mean_another_path(path: &str, normalization: Normalization) -> bool {
 /// # Errors
 /// The refusal.
 pub fn tls<'s>(snapshot: &'s Snapshot, source: Source, name: &HostName) -> Result<TlsVerdict<'s>, Failure> {
-    let listed = snapshot.routes.tls(source.port, name);
-    if listed.is_none() && snapshot.settings.outbound == Outbound::RegistryOnly {
-        return Err(Failure::NotListed);
+    let listed = snapshot.routes.tls_at(source, name);
+    if listed.is_none() {
+        not_listed(snapshot, source)?;
     }
     authorize(snapshot, &tls_session(source, name, listed.map_or(&[], |host| &host.objects)))?;
     match listed {
         Some(host) => Ok(TlsVerdict::Forward(host, host.route.as_ref().ok_or(Failure::NoRoute)?)),
         None => Ok(TlsVerdict::Anywhere),
+    }
+}
+
+/// What becomes of a host that nothing names: a Gateway has no route for it, in the mesh the operator decides.
+fn not_listed(snapshot: &Snapshot, source: Source) -> Result<(), Failure> {
+    match (source.gateway, snapshot.settings.outbound) {
+        (true, _) => Err(Failure::NoRoute),
+        (false, Outbound::RegistryOnly) => Err(Failure::NotListed),
+        (false, Outbound::AllowAny) => Ok(()),
     }
 }
 

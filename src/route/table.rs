@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::authorization::Authorization;
 use super::cluster::{Cluster, ClusterId, PoolId, Weighted};
+use super::decide::Source;
 use super::host::HostName;
 use super::http::{HttpRoute, Matched, RequestFacts};
 use super::traffic::{AccountId, Traffic};
@@ -60,8 +61,10 @@ pub struct Tables {
 pub struct GatewayPort {
     /// The port of the servers.
     pub port: u16,
-    /// Hosts for plain HTTP; the values index [`Tables::virtual_hosts`].
+    /// Hosts for HTTP that a route of the mesh leads here; the values index [`Tables::virtual_hosts`].
     pub http: GatewayHosts,
+    /// Those of them that servers take as plain HTTP, from clients too.
+    pub plain: GatewayHosts,
     /// Hosts for the client's own TLS; the values index [`Tables::tls_hosts`].
     pub tls: GatewayHosts,
 }
@@ -231,6 +234,22 @@ impl RouteTable {
     pub fn tls(&self, port: u16, sni: &HostName) -> Option<&TlsHost> {
         let index = self.port(port)?.tls.find(sni)?;
         self.tables.tls_hosts.get(index as usize)
+    }
+
+    /// The virtual host for a plain HTTP request, where it came to; `None`: the host is not listed there.
+    #[must_use]
+    pub fn http_at(&self, source: Source, host: &HostName) -> Option<&VirtualHost> {
+        if !source.gateway {
+            return self.http(source.port, host);
+        }
+        let index = self.gateway(source.port)?.plain.find(host)?;
+        self.tables.virtual_hosts.get(index as usize)
+    }
+
+    /// The entry for a TLS client, where it came to; `None`: the name is not listed there.
+    #[must_use]
+    pub fn tls_at(&self, source: Source, sni: &HostName) -> Option<&TlsHost> {
+        if source.gateway { self.gateway_tls(source.port, sni) } else { self.tls(source.port, sni) }
     }
 
     /// The virtual host for a plain HTTP request that a route has led to the Gateways on `port`.

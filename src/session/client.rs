@@ -11,6 +11,7 @@ use slab::Slab;
 
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, Scratch, Socket, within};
+use crate::route::decide::Source;
 
 use super::{Context, tunnel};
 
@@ -28,6 +29,8 @@ pub struct Client {
     pub local: SocketAddr,
     /// The port that routes mean.
     pub service_port: u16,
+    /// Whether it came to a listener for Gateways.
+    gateway: bool,
     /// Whether it is between two requests, so that a drain may close it at once.
     pub idle: Cell<bool>,
     /// The upstream connection that its session waits for, so that a drain can end that wait.
@@ -121,7 +124,20 @@ impl Client {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16) -> Self {
-        Self { socket, peer, local, service_port, idle: Cell::new(false), upstream: RefCell::new(None) }
+        let (gateway, idle, upstream) = (false, Cell::new(false), RefCell::new(None));
+        Self { socket, peer, local, service_port, gateway, idle, upstream }
+    }
+
+    /// The same, at a listener for Gateways or not.
+    #[must_use]
+    pub fn at_gateway(self, gateway: bool) -> Self {
+        Self { gateway, ..self }
+    }
+
+    /// Who asks, and where.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Source { address: self.peer.ip(), port: self.service_port, gateway: self.gateway }
     }
 
     /// Notes the upstream connection of the session; `None`: it is over.

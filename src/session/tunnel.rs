@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::net::{Socket, wall_time, within};
 use crate::relay::{self, End, Transferred};
-use crate::route::decide::{self, Source, TlsVerdict};
+use crate::route::decide::{self, TlsVerdict};
 use crate::route::host::HostName;
 use crate::snapshot::{Ech, Snapshot};
 use crate::telemetry::record::Record;
@@ -140,7 +140,7 @@ async fn reach(
     story: &mut Story,
 ) -> Result<(Socket, Option<Box<Lease>>), Failure> {
     let anywhere;
-    let source = Source { address: client.peer.ip(), port: client.service_port };
+    let source = client.source();
     let verdict = decide::tls(snapshot, source, name)?;
     if story.offers_ech && snapshot.settings.ech == Ech::Deny {
         return Err(Failure::EchDenied);

@@ -14,15 +14,17 @@ use crate::limits::ACCEPT_BATCH;
 use crate::net::{Accepted, Listener, Socket};
 use crate::session::{self, Client, Context, Registration};
 
+use super::ListenerSpec;
+
 /// How long the accept task rests when the system refuses: sessions that end free descriptors.
 const TROUBLE_REST: Duration = Duration::from_millis(10);
 
 /// Accepts until dropped.
-pub(super) async fn accept(context: &Rc<Context>, listener: &Listener, service_port: u16) {
+pub(super) async fn accept(context: &Rc<Context>, listener: &Listener, spec: &ListenerSpec) {
     loop {
         // An error of the poll would show at accept(2), where it is handled.
         let _ = listener.readable().await;
-        match accept_waiting(context, listener, service_port) {
+        match accept_waiting(context, listener, spec) {
             Outcome::Done => {}
             // Under epoll the wait above is none while connections are waiting; sessions must get their turn.
             Outcome::More if monoio::utils::is_legacy() => crate::net::sleep(Duration::ZERO).await,
@@ -44,10 +46,10 @@ pub(super) enum Outcome {
 }
 
 /// Takes the connections that are waiting, up to [`ACCEPT_BATCH`].
-pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, service_port: u16) -> Outcome {
+pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, spec: &ListenerSpec) -> Outcome {
     for _ in 0..ACCEPT_BATCH {
         match listener.accept() {
-            Ok(Accepted::Connection(socket, peer)) => enter(context, socket, peer, service_port),
+            Ok(Accepted::Connection(socket, peer)) => enter(context, socket, peer, spec),
             Ok(Accepted::Aborted) => {}
             Ok(Accepted::Pending) => return Outcome::Done,
             Ok(Accepted::Exhausted) => {
@@ -63,7 +65,7 @@ pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, service
     Outcome::More
 }
 
-fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: u16) {
+fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, spec: &ListenerSpec) {
     let limits = &context.snapshot().settings.limits;
     let source_is_full = limits.sessions_per_source.is_some_and(|most| context.clients.from_source(peer.ip()) >= most);
     if source_is_full || context.clients.len() >= limits.sessions_per_worker {
@@ -73,7 +75,7 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, service_port: 
     }
     // A peer that has reset already has no address; its session would end at once.
     let Ok(local) = socket.local_address() else { return };
-    let client = Rc::new(Client::new(socket, peer, local, service_port));
+    let client = Rc::new(Client::new(socket, peer, local, spec.service_port).at_gateway(spec.gateway));
     // Entered at once: the limits above count connections, not tasks that have begun to run.
     let registration = Registration::new(context, &client);
     let session = CatchPanic { session: session::serve(Rc::clone(context), Rc::clone(&client)) };

@@ -30,8 +30,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 type Events = tokio::sync::mpsc::UnboundedSender<Event>;
 
-/// A bound listener with the service port of its connections.
-type Bound = (Rc<Listener>, u16);
+/// A bound listener with what the configuration says of it.
+type Bound = (Rc<Listener>, ListenerSpec);
 
 /// Runs until drained.
 ///
@@ -60,8 +60,8 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
     };
     context.draining.set(true);
     // Connections that the kernel has completed already would be reset by the close.
-    for (listener, service_port) in &bound {
-        while accept_waiting(&context, listener, *service_port) == Outcome::More {}
+    for (listener, spec) in &bound {
+        while accept_waiting(&context, listener, spec) == Outcome::More {}
         // Closing takes a turn of the ring, and until then the kernel would complete handshakes that nobody serves.
         listener.shutdown();
     }
@@ -80,7 +80,7 @@ fn seed() -> u64 {
 
 fn bind(listeners: &[ListenerSpec]) -> Result<Vec<Bound>, String> {
     let bind = |spec: &ListenerSpec| match Listener::bind(spec.bind) {
-        Ok(listener) => Ok((Rc::new(listener), spec.service_port)),
+        Ok(listener) => Ok((Rc::new(listener), spec.clone())),
         Err(error) => Err(format!("listener {}: cannot bind {}: {error}", spec.name, spec.bind)),
     };
     listeners.iter().map(bind).collect()
@@ -89,8 +89,8 @@ fn bind(listeners: &[ListenerSpec]) -> Result<Vec<Bound>, String> {
 /// Runs the accept loops and the housekeeping; never ends. Dropping it stops accepting.
 async fn accept_and_sweep(context: &Rc<Context>, bound: &[Bound]) {
     let mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::with_capacity(bound.len() + 1);
-    for (listener, service_port) in bound {
-        tasks.push(Box::pin(accept(context, listener, *service_port)));
+    for (listener, spec) in bound {
+        tasks.push(Box::pin(accept(context, listener, spec)));
     }
     tasks.push(Box::pin(async {
         loop {

@@ -56,6 +56,8 @@ pub struct ListenerSpec {
     pub bind: SocketAddr,
     /// The port that routes mean.
     pub service_port: u16,
+    /// Whether it serves the servers that Gateways have on that port, instead of the mesh's routes.
+    pub gateway: bool,
 }
 
 /// Lines of the access log on their way to the writer.

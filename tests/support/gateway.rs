@@ -30,6 +30,7 @@ pub(crate) struct Builder {
     dns: String,
     tls: String,
     settings: String,
+    listener: &'static str,
     descriptors: Option<u32>,
     everywhere: bool,
 }
@@ -103,6 +104,12 @@ impl Builder {
         self
     }
 
+    /// Serves the servers of Gateways on both listeners, instead of the mesh's routes.
+    pub(crate) fn at_gateways(mut self) -> Self {
+        self.listener = "  gateway: true\n";
+        self
+    }
+
     /// Lets the gateway have this many descriptors and no more.
     pub(crate) fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
@@ -157,10 +164,10 @@ listeners:
 - name: tls
   bind: {tls}
   servicePort: 443
-- name: http
+{listener}- name: http
   bind: {http}
   servicePort: 80
-resources: [resources.d]
+{listener}resources: [resources.d]
 meshConfig:
   accessLogFile: access.log
 {mesh}dns:
@@ -175,6 +182,7 @@ meshConfig:
             mesh = self.mesh,
             tls_settings = self.tls,
             settings = self.settings,
+            listener = self.listener,
         )
     }
 }
@@ -192,6 +200,7 @@ impl Gateway {
             dns: String::new(),
             tls: String::new(),
             settings: String::new(),
+            listener: "",
             descriptors: None,
             everywhere: false,
         }

@@ -51,8 +51,11 @@ impl Explainer<'_> {
         }
     }
 
+    /// Where a port has listeners for Gateways alone, that is where the question goes.
     fn source(&self, port: u16) -> Source {
-        Source { address: self.source, port }
+        let mut listeners = self.bootstrap.listeners.iter().filter(|listener| listener.service_port == port).peekable();
+        let gateway = listeners.peek().is_some() && listeners.all(|listener| listener.gateway);
+        Source { address: self.source, port, gateway }
     }
 
     fn tls(&self, host: &str, port: u16, mut answer: Answer) -> Answer {
@@ -66,7 +69,7 @@ impl Explainer<'_> {
         };
         answer.host = Some(name.to_string());
         answer.sni = Some(name.to_string());
-        let objects = self.snapshot.routes.tls(port, &name).map(|host| &host.objects[..]);
+        let objects = self.snapshot.routes.tls_at(self.source(port), &name).map(|host| &host.objects[..]);
         self.add_objects(objects, |objects| decide::tls_session(self.source(port), &name, objects), &mut answer);
         let weighted = match decide::tls(self.snapshot, self.source(port), &name) {
             Ok(TlsVerdict::Forward(_, weighted)) => weighted,
@@ -109,7 +112,7 @@ impl Explainer<'_> {
         let name = facts.host.as_ref();
         answer.host = name.map(ToString::to_string).or(answer.host);
         if let Some(name) = name {
-            let objects = self.snapshot.routes.http(port, name).map(|host| &host.objects[..]);
+            let objects = self.snapshot.routes.http_at(self.source(port), name).map(|host| &host.objects[..]);
             let session = |objects| decide::http_session(self.source(port), name, &facts, objects);
             self.add_objects(objects, session, &mut answer);
         }

@@ -146,7 +146,7 @@ fn listener(entry: file::Listener, field: &str, scope: &mut Scope<'_>) -> Option
     if service_port == 0 {
         scope.error(&format!("{field}.servicePort"), "the port must be in the range 1..65535");
     }
-    Some(ListenerSpec { name: name.into_boxed_str(), bind, service_port })
+    Some(ListenerSpec { name: name.into_boxed_str(), bind, service_port, gateway: entry.gateway.unwrap_or(false) })
 }
 
 fn address(text: &str, field: &str, scope: &mut Scope<'_>) -> Option<SocketAddr> {

@@ -37,6 +37,7 @@ pub(super) struct Listener {
     pub(super) bind: Option<String>,
     pub(super) service_port: Option<u16>,
     pub(super) capture: Option<String>,
+    pub(super) gateway: Option<bool>,
 }
 
 /// `dns:`.

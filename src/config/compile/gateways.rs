@@ -15,7 +15,7 @@ use crate::route::table::{GatewayHosts, GatewayPort, ObjectRef, TlsHost, Virtual
 use super::{Compiler, Entrance};
 
 /// Where a host stands in the tables, for its rules to be merged.
-type Known = BTreeMap<(u16, String), u32>;
+type Known = BTreeMap<(u16, bool, String), u32>;
 
 impl<'a> Compiler<'a, '_> {
     /// Every server of every Gateway.
@@ -24,8 +24,8 @@ impl<'a> Compiler<'a, '_> {
         for gateway in &self.objects.gateways {
             for server in &gateway.spec.servers {
                 match entrance(server) {
-                    Some((port, Takes::Http | Takes::HttpInTls(_))) => {
-                        self.gateway_http(gateway, server, port, &mut http);
+                    Some((port, takes @ (Takes::Http | Takes::HttpInTls(_)))) => {
+                        self.gateway_http(gateway, server, (port, takes == Takes::Http), &mut http);
                     }
                     Some((port, Takes::Tls)) => self.gateway_tls(gateway, server, port, &mut tls),
                     Some((_, Takes::Nothing)) | None => {}
@@ -34,12 +34,20 @@ impl<'a> Compiler<'a, '_> {
         }
     }
 
-    fn gateway_http(&mut self, gateway: &'a Object<Gateway>, server: &'a Server, port: u16, known: &mut Known) {
+    /// Of a server for plain HTTP (`is_plain`), or of one at which TLS ends: these are kept apart.
+    fn gateway_http(
+        &mut self,
+        gateway: &'a Object<Gateway>,
+        server: &'a Server,
+        (port, is_plain): (u16, bool),
+        known: &mut Known,
+    ) {
         for rules in self.registry.gateways.bound(gateway).iter().filter(|rules| !rules.spec.http.is_empty()) {
             for host in hosts(gateway, server, rules) {
                 let routes = self.routes(rules, entrance_of(gateway, port, &host));
                 let objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
-                if let Some(index) = known.get(&(port, host.to_string())) {
+                let key = (port, is_plain, host.to_string());
+                if let Some(index) = known.get(&key) {
                     let merged = &mut self.virtual_hosts[*index as usize];
                     merged.routes.extend(routes);
                     add(&mut merged.objects, objects);
@@ -47,8 +55,12 @@ impl<'a> Compiler<'a, '_> {
                 }
                 let index = u32::try_from(self.virtual_hosts.len()).unwrap_or(u32::MAX);
                 self.virtual_hosts.push(VirtualHost { host: host.to_string().into(), objects, routes });
-                insert(&mut self.gateway_port(port).http, &host, index);
-                known.insert((port, host.to_string()), index);
+                let gateway_port = self.gateway_port(port);
+                insert(&mut gateway_port.http, &host, index);
+                if is_plain {
+                    insert(&mut gateway_port.plain, &host, index);
+                }
+                known.insert(key, index);
             }
         }
     }
@@ -63,7 +75,8 @@ impl<'a> Compiler<'a, '_> {
                 }
                 for name in names.sni_hosts.iter().filter_map(|name| Admitted::parse(name)) {
                     for host in hosts(gateway, server, rules).iter().filter_map(|host| host.common(&name)) {
-                        if known.contains_key(&(port, host.to_string())) {
+                        let key = (port, false, host.to_string());
+                        if known.contains_key(&key) {
                             continue;
                         }
                         let route = Some(self.tls_route(rule, entrance_of(gateway, port, &host)));
@@ -71,7 +84,7 @@ impl<'a> Compiler<'a, '_> {
                         let index = u32::try_from(self.tls_hosts.len()).unwrap_or(u32::MAX);
                         self.tls_hosts.push(TlsHost { host: host.to_string().into(), objects, route });
                         insert(&mut self.gateway_port(port).tls, &host, index);
-                        known.insert((port, host.to_string()), index);
+                        known.insert(key, index);
                     }
                 }
             }
@@ -120,7 +133,7 @@ fn hosts(gateway: &Object<Gateway>, server: &Server, rules: &Object<VirtualServi
 
 fn insert(hosts: &mut GatewayHosts, host: &Admitted, index: u32) {
     match host {
-        Admitted::Any => hosts.any = Some(index),
+        Admitted::Any => _ = hosts.any.get_or_insert(index),
         // The first has the host; the others are merged into it.
         Admitted::Pattern(pattern) => drop(hosts.named.insert(pattern, index)),
     }

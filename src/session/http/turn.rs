@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::failure::Failure;
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, within};
-use crate::route::decide::{self, HttpVerdict, Source};
+use crate::route::decide::{self, HttpVerdict};
 use crate::route::http::{DirectResponse, Matched};
 use crate::snapshot::Snapshot;
 use crate::wire::http1::{BodyLength, BodyReader, RequestHead, write_local_response};
@@ -75,9 +75,8 @@ impl<'a> Turn<'a> {
         let facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
         self.story.host.clone_from(&facts.host);
         snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
-        let source = Source { address: self.client.peer.ip(), port: self.client.service_port };
         let host = facts.host.as_ref();
-        let verdict = decide::http(snapshot, source, host, &facts)?;
+        let verdict = decide::http(snapshot, self.client.source(), host, &facts)?;
         let ticket = self.context.balancer.random();
         let entered = decide::enter(snapshot, verdict, host, &facts, ticket)?;
         match entered.verdict {

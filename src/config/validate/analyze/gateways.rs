@@ -1,6 +1,7 @@
 //! VirtualServices and the Gateways that they are bound to, and routes that lead from the mesh to a Gateway.
 
-use crate::config::finding::{Report, code};
+use crate::config::bootstrap::Bootstrap;
+use crate::config::finding::{Report, Severity, code};
 use crate::config::istio::virtual_service::{HttpRule, RouteDestination, VirtualService};
 use crate::config::istio::{Object, Objects, Scope};
 use crate::config::registry::{Admitted, Place, Registry, Takes, admitted, resolve};
@@ -21,6 +22,19 @@ pub(super) fn analyze(objects: &Objects, registry: &Registry<'_>, report: &mut R
         hosts(object, registry, scope);
         for (index, rule) in object.spec.http.iter().enumerate() {
             carried(rule, &format!("spec.http[{index}]"), registry, scope);
+        }
+    }
+}
+
+/// Listeners for Gateways of which none has a server on their port.
+pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
+    for listener in bootstrap.listeners.iter().filter(|listener| listener.gateway) {
+        let serves = |takes: Takes| matches!(takes, Takes::Http | Takes::Tls);
+        if !registry.gateways.takes_on(listener.service_port).any(serves) {
+            let (name, port) = (&listener.name, listener.service_port);
+            let message =
+                format!("listener {name}: no Gateway has a server on port {port} for clients; nothing passes there");
+            report.file(Severity::Warning, code::UNREACHABLE, String::new(), message);
         }
     }
 }

@@ -33,6 +33,7 @@ pub fn analyze(
     references::labels(objects, registry, report);
     references::targets(objects, report);
     gateways::analyze(objects, registry, report);
+    gateways::listeners(registry, bootstrap, report);
     routes::hosts(objects, registry, report);
     routes::dead_rules(objects, report);
     origination::double_encryption(registry, report);

@@ -42,7 +42,7 @@ pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: 
             ports.entry(port.number).or_insert(&port.entry.origin);
         }
     }
-    for listener in &bootstrap.listeners {
+    for listener in bootstrap.listeners.iter().filter(|listener| !listener.gateway) {
         ports.remove(&listener.service_port);
     }
     for (port, origin) in ports {
