@@ -220,8 +220,20 @@ const SAMPLES: &[(&str, &str)] = &[
     ("ecdhCurves", "[P-256]"),
 ];
 
+/// TLS of clients that would end at a Gateway's server, of which a finding about `mode` speaks.
+const CLIENTS_TLS: &str = "no effect";
+
 /// Fields that belong to something else, where their standing is shown.
-const ELSEWHERE: [(&str, &str); 2] = [
+const ELSEWHERE: [(&str, &str); 11] = [
+    ("Gateway.servers[].tls.caCertificates", CLIENTS_TLS),
+    ("Gateway.servers[].tls.caCrl", CLIENTS_TLS),
+    ("Gateway.servers[].tls.credentialName", CLIENTS_TLS),
+    ("Gateway.servers[].tls.credentialNames", CLIENTS_TLS),
+    ("Gateway.servers[].tls.maxProtocolVersion", CLIENTS_TLS),
+    ("Gateway.servers[].tls.minProtocolVersion", CLIENTS_TLS),
+    ("Gateway.servers[].tls.privateKey", CLIENTS_TLS),
+    ("Gateway.servers[].tls.serverCertificate", CLIENTS_TLS),
+    ("Gateway.servers[].tls.tlsCertificates", CLIENTS_TLS),
     ("DestinationRule.trafficPolicy.port", "in `portLevelSettings` only"),
     ("AuthorizationPolicy.provider", "refused, as `action: CUSTOM` is"),
 ];
