@@ -29,11 +29,20 @@ impl Claims {
         Self(self.0 | other.0)
     }
 
-    /// The kind of a field, if it is of one. Most fields are told by their first letter.
+    /// The kind of a field, if it is of one. Most fields are none by their first letter: every field of every request
+    /// passes here.
     ///
     /// Upstreams that hand fields on as variables (CGI, RFC 3875 section 4.1.18) take `_` for `-`; so does this.
     #[must_use]
+    #[inline]
     pub fn of(name: &[u8]) -> Self {
+        match name.first() {
+            Some(b'x' | b'X' | b'v' | b'V' | b'f' | b'F') => Self::of_suspect(name),
+            Some(_) | None => Self::NONE,
+        }
+    }
+
+    fn of_suspect(name: &[u8]) -> Self {
         match name {
             [b'x' | b'X', b'-' | b'_', rest @ ..] => extension(rest),
             [b'v' | b'V', ..] if is(name, b"via") => Self::VIA,
