@@ -25,6 +25,7 @@ fn seeds_of_the_wire_formats_keep_the_promises() {
     replay("request_head", wire::fuzz::request_head);
     replay("response_head", wire::fuzz::response_head);
     replay("chunked_body", wire::fuzz::chunked_body);
+    replay("certificate", wire::fuzz::certificate);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Each takes bytes from nowhere and panics if a promise of the parsers is broken. Nothing of this runs in the gateway.
 
+use super::certificate;
 use super::client_hello::{self, Parsed as Hello};
 use super::http1::{
     BodyError, BodyLength, BodyLimits, BodyReader, Claims, Field, Head, HeadLimits, Parsed, RequestEdits, RequestHead,
@@ -53,6 +54,15 @@ pub fn response_head(bytes: &[u8]) {
     if let Parsed::Complete(head) = whole {
         assert_inside(&head.head, bytes);
         assert_response_survives(&head, bytes, to_head);
+    }
+}
+
+/// A certificate: what follows it changes nothing about its end, and a part of it has the same end or none.
+pub fn certificate(bytes: &[u8]) {
+    let Some(end) = certificate::not_after(bytes) else { return };
+    assert_eq!(certificate::not_after(&[bytes, b"0"].concat()), Some(end));
+    for cut in cuts(bytes.len()) {
+        assert!(certificate::not_after(&bytes[..cut]).is_none_or(|part| part == end), "{cut} bytes");
     }
 }
 
