@@ -146,9 +146,9 @@ fn route(name: &str, matches: Vec<HttpMatch>) -> HttpRoute {
         timeout: None,
         retry: RetryPolicy::default(),
         rewrite_path: None,
-        rewrite_authority: None,
+        edits: Vec::new(),
     };
-    HttpRoute { name: name.into(), matches, action: HttpAction::Forward(forward) }
+    HttpRoute { name: name.into(), matches, cors: None, fault: None, action: HttpAction::Forward(forward) }
 }
 
 /// Five routes, of which the last matches: by expression, by header, by method and prefix, by exact path, by prefix.

@@ -7,6 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use portcullis::snapshot::AccessLog;
 use portcullis::telemetry::access_log;
+use portcullis::telemetry::format::Format;
 use portcullis::telemetry::metrics::Counters;
 use portcullis::telemetry::record::{HttpRecord, Record};
 
@@ -25,6 +26,8 @@ fn record() -> Record<'static> {
             user_agent: Some(b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"),
             request_id: Some(b"3fd4ad60-4d2f-46a9-8c4e-0a4b8b3f3a12"),
             authority: Some(b"www.googleapis.com"),
+            head: None,
+            answer_fields: &[],
         }),
         flags: "-",
         termination: None,
@@ -57,8 +60,25 @@ fn lines(criterion: &mut Criterion) {
             });
         });
     }
+    let format = Format::text(DEFAULT).expect("a format");
+    let mut out = Vec::with_capacity(4096);
+    group.bench_function("own_format", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            format.write(black_box(&record), &mut out);
+            out.len()
+        });
+    });
     group.finish();
 }
+
+/// The default written out, which says the same by another way.
+const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
+    %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
+    \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
+    %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
+    \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% \
+    %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 fn counters(criterion: &mut Criterion) {
     let record = record();

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use portcullis::wire::client_hello;
 use portcullis::wire::http1::{
-    BodyLength, BodyLimits, BodyReader, HeadLimits, Parsed, RequestEdits, ResponseEdits, parse_request, parse_response,
-    write_request, write_response,
+    BodyLength, BodyLimits, BodyReader, HeadLimits, NO_FIELD_EDITS, Parsed, RequestEdits, ResponseEdits, parse_request,
+    parse_response, write_request, write_response,
 };
 
 const OPENSSL: &[u8] = include_bytes!("../tests/data/openssl_tls13.bin");
@@ -75,6 +75,7 @@ fn writers(criterion: &mut Criterion) {
             host: "www.example.com",
             upgrade: false,
             via: None,
+            fields: &NO_FIELD_EDITS,
         };
         group.bench_function("request_browser", |bencher| {
             bencher.iter(|| {
@@ -87,7 +88,7 @@ fn writers(criterion: &mut Criterion) {
         group.bench_function("response", |bencher| {
             bencher.iter(|| {
                 out.clear();
-                let edits = ResponseEdits { keep_alive: true, http10: false };
+                let edits = ResponseEdits { keep_alive: true, http10: false, fields: &NO_FIELD_EDITS };
                 write_response(black_box(&head), RESPONSE, edits, &mut out);
             });
         });

@@ -24,6 +24,8 @@ pub enum Failure {
     NoCluster,
     /// An AuthorizationPolicy refuses; the text is Istio's `none` or `ns[…]-policy[…]-rule[…]`.
     AccessDenied(Box<str>),
+    /// The route's `fault.abort` answers with this status.
+    FaultAbort(u16),
 
     // --- The client's fault -------------------------------------------------------------------
     /// The first bytes are no ClientHello, or an illegal one.
@@ -95,6 +97,7 @@ impl Failure {
             | Self::NoHealthyUpstream => "UH",
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
+            Self::FaultAbort(_) => "FI",
             Self::AccessDenied(_) | Self::EchDenied | Self::ConnectMethod => "-",
             Self::HelloMalformed(_) | Self::HelloTimeout | Self::RequestMalformed(_) | Self::RequestBodyMalformed => {
                 "DPE"
@@ -125,6 +128,7 @@ impl Failure {
             Self::NotListed => Some(502),
             Self::NoRoute => Some(404),
             Self::AccessDenied(_) => Some(403),
+            Self::FaultAbort(status) => Some(*status),
             Self::ConnectMethod => Some(405),
             Self::Loop => Some(508),
             Self::RequestMalformed(error) => Some(error.status()),
@@ -172,6 +176,7 @@ impl Failure {
             | Self::RequestBodyTimeout
             | Self::ConnectMethod
             | Self::Loop
+            | Self::FaultAbort(_)
             | Self::DownstreamClosed
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -200,6 +205,7 @@ impl Failure {
             Self::NoRoute => "route_not_found",
             Self::NoCluster => "cluster_not_found",
             Self::AccessDenied(_) => "rbac_access_denied_matched_policy",
+            Self::FaultAbort(_) => "fault_filter_abort",
             Self::HelloMalformed(reject) => reject.reason(),
             Self::HelloTimeout => "hello_timeout",
             Self::RequestMalformed(error) => error.reason(),

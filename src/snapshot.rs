@@ -8,6 +8,7 @@ use crate::route::address::AddressPolicy;
 use crate::route::fields::FieldPolicy;
 use crate::route::path::Normalization;
 use crate::route::table::RouteTable;
+use crate::telemetry::format::Format;
 
 /// A generation of the configuration, as one worker holds it.
 ///
@@ -42,6 +43,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Whether and how sessions are logged.
     pub access_log: AccessLog,
+    /// `meshConfig.accessLogFormat`, if there is one.
+    pub log_format: Option<Format>,
 }
 
 /// What happens to hosts that no resource names.
@@ -77,4 +80,6 @@ pub enum AccessLog {
     Text,
     /// Istio's default JSON format.
     Json,
+    /// The format of [`Settings::log_format`].
+    Custom,
 }

@@ -50,6 +50,7 @@ fn the_passthrough_example_is_explained_field_by_field() {
             "cluster": "outbound|443||www.googleapis.com", "tls": "PASSTHROUGH", "sni": GOOGLEAPIS,
             "endpoints": ["www.googleapis.com:443"], "status": null, "responseFlags": null, "destinations": null,
             "traffic": null,
+            "location": null, "notes": null,
         })
     );
 }
@@ -136,6 +137,31 @@ fn refusals_say_what_the_client_and_the_log_see() {
 }
 
 #[test]
+fn redirects_faults_and_edits_are_told() {
+    let routes = resources::virtual_service(
+        "routes",
+        GOOGLEAPIS,
+        "  - match: [{uri: {prefix: /old}}]\n    redirect: {uri: /new, scheme: https}\n  - fault: {delay: {fixedDelay: 2s, percentage: {value: 50}}, abort: {httpStatus: 503, percentage: {value: 10}}}\n    rewrite: {uri: /v1/, authority: up.example}\n    headers: {request: {set: {x-a: b}, remove: [cookie]}, response: {add: {x-c: d}}}\n    route: [{destination: {host: www.googleapis.com}}]\n",
+    );
+    let resources = [resources::http_entry("a", GOOGLEAPIS, 8080), routes].concat();
+    let (code, answer) = explain(&resources, &["http://www.googleapis.com/old?q"]);
+    assert_eq!((code, &answer["status"], &answer["reason"]), (0, &json!(301), &json!("direct_response")), "{answer}");
+    assert_eq!(answer["location"], "https://www.googleapis.com/new?q");
+    let (_, answer) = explain(&resources, &["http://www.googleapis.com/x"]);
+    let notes = json!([
+        "fault: 50% of the requests wait for 2s",
+        "fault: 10% of the requests are answered with 503",
+        "request: path /v1/x",
+        "request: Host up.example",
+        "request: without cookie",
+        "request: without x-a",
+        "request: with x-a: b",
+        "answer: with x-c: d"
+    ]);
+    assert_eq!(answer["notes"], notes);
+}
+
+#[test]
 fn several_destinations_are_all_named() {
     let routes = resources::virtual_service(
         "split",
@@ -219,6 +245,8 @@ fn configurations(closed: u16) -> impl Strategy<Value = String> {
     ];
     let action = prop_oneof![
         Just("directResponse: {status: 418, body: {string: tea}}"),
+        Just("redirect: {uri: /elsewhere, redirectCode: 307}"),
+        Just("fault: {abort: {httpStatus: 429, percentage: {value: 100}}}, redirect: {scheme: https}"),
         Just("route: [{destination: {host: a.example.com}}], retries: {attempts: 0}"),
         Just("route: [{destination: {host: a.example.com}}], rewrite: {uri: /v1/}, retries: {attempts: 0}"),
         Just("route: [{destination: {host: missing.example.com}}]"),

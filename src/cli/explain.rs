@@ -4,6 +4,7 @@
 //! [`crate::route::decide`], as theirs are. Nothing is decided here.
 
 mod answer;
+mod notes;
 mod question;
 mod traffic;
 mod verdict;

@@ -10,6 +10,7 @@ use crate::route::cluster::TlsBounds;
 use crate::route::http::RetryPolicy;
 use crate::route::path::Normalization;
 use crate::snapshot::{AccessLog, Outbound, Settings};
+use crate::telemetry::format::Format;
 
 use super::bootstrap::Bootstrap;
 use super::compile;
@@ -38,7 +39,7 @@ pub struct Mesh {
     outbound: Option<Outbound>,
     /// The inner `None`: no access log.
     access_log_file: Option<Option<PathBuf>>,
-    access_log_encoding: Option<AccessLog>,
+    access_log_form: Option<LogForm>,
     connect_timeout: Option<Duration>,
     normalization: Option<Normalization>,
     retry: Option<RetryPolicy>,
@@ -57,22 +58,23 @@ pub(super) struct Settled {
     pub(super) tls: TlsBounds,
 }
 
+/// `accessLogEncoding` and `accessLogFormat`: a format means the encoding that stands beside it.
+#[derive(Clone, Debug)]
+struct LogForm {
+    encoding: AccessLog,
+    format: Option<Format>,
+}
+
 /// Takes a field and what is wrong with it.
 type Refuse<'a> = &'a mut dyn FnMut(&str, String);
 
 /// Judges a MeshConfig; what is wrong is refused and left out. Relative paths are relative to `folder`.
 pub(super) fn judge(config: &MeshConfig, folder: &Path, refuse: Refuse<'_>) -> Mesh {
-    if config.access_log_format.as_deref().is_some_and(|format| !format.is_empty()) {
-        refuse("accessLogFormat", "formats of your own are not supported yet; leave it empty".to_owned());
-    }
     let file = config.access_log_file.as_deref();
     Mesh {
         outbound: outbound(config.outbound_traffic_policy.as_ref(), refuse),
         access_log_file: file.map(|file| (!file.is_empty()).then(|| folder.join(file))),
-        access_log_encoding: {
-            let choices = [("TEXT", AccessLog::Text), ("JSON", AccessLog::Json)];
-            choice(config.access_log_encoding.as_deref(), "accessLogEncoding", &choices, refuse)
-        },
+        access_log_form: log_form(config, refuse),
         connect_timeout: connect_timeout(config.connect_timeout.as_deref(), refuse),
         normalization: normalization(config, refuse),
         retry: config.default_http_retry_policy.as_ref().map(|retries| {
@@ -112,6 +114,21 @@ fn tls_bounds(defaults: &TlsDefaults, refuse: Refuse<'_>) -> TlsBounds {
         suites: listed(&defaults.cipher_suites, "tlsDefaults.cipherSuites", &SUITES),
         groups: listed(&defaults.ecdh_curves, "tlsDefaults.ecdhCurves", &GROUPS),
     }
+}
+
+fn log_form(config: &MeshConfig, refuse: Refuse<'_>) -> Option<LogForm> {
+    let choices = [("TEXT", AccessLog::Text), ("JSON", AccessLog::Json)];
+    let encoding = choice(config.access_log_encoding.as_deref(), "accessLogEncoding", &choices, refuse);
+    let Some(text) = config.access_log_format.as_deref().filter(|format| !format.is_empty()) else {
+        return encoding.map(|encoding| LogForm { encoding, format: None });
+    };
+    let encoding = encoding.unwrap_or(AccessLog::Text);
+    let format = if encoding == AccessLog::Json { Format::json(text) } else { Format::text(text) };
+    match format {
+        Ok(format) => return Some(LogForm { encoding, format: Some(format) }),
+        Err(error) => refuse("accessLogFormat", error.to_string()),
+    }
+    None
 }
 
 fn outbound(policy: Option<&OutboundTrafficPolicy>, refuse: Refuse<'_>) -> Option<Outbound> {
@@ -167,7 +184,7 @@ impl Mesh {
         Self {
             outbound: self.outbound.or(other.outbound),
             access_log_file: self.access_log_file.or(other.access_log_file),
-            access_log_encoding: self.access_log_encoding.or(other.access_log_encoding),
+            access_log_form: self.access_log_form.or(other.access_log_form),
             connect_timeout: self.connect_timeout.or(other.connect_timeout),
             normalization: self.normalization.or(other.normalization),
             retry: self.retry.or(other.retry),
@@ -181,7 +198,7 @@ impl Mesh {
         let both = [
             ("outboundTrafficPolicy", self.outbound.is_some() && other.outbound.is_some()),
             ("accessLogFile", self.access_log_file.is_some() && other.access_log_file.is_some()),
-            ("accessLogEncoding", self.access_log_encoding.is_some() && other.access_log_encoding.is_some()),
+            ("accessLogEncoding", self.access_log_form.is_some() && other.access_log_form.is_some()),
             ("connectTimeout", self.connect_timeout.is_some() && other.connect_timeout.is_some()),
             ("pathNormalization", self.normalization.is_some() && other.normalization.is_some()),
             ("defaultHttpRetryPolicy", self.retry.is_some() && other.retry.is_some()),
@@ -222,10 +239,13 @@ pub(super) fn settle(
     settings.normalization = mesh.normalization.unwrap_or_default();
     settings.connect_timeout = mesh.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
     bootstrap.access_log_file = mesh.access_log_file.unwrap_or_else(|| Some(PathBuf::from(ACCESS_LOG_FILE)));
-    settings.access_log = match &bootstrap.access_log_file {
-        Some(_) => mesh.access_log_encoding.unwrap_or(AccessLog::Text),
-        None => AccessLog::Off,
+    let form = mesh.access_log_form.unwrap_or(LogForm { encoding: AccessLog::Text, format: None });
+    settings.access_log = match (&bootstrap.access_log_file, &form.format) {
+        (Some(_), None) => form.encoding,
+        (Some(_), Some(_)) => AccessLog::Custom,
+        (None, _) => AccessLog::Off,
     };
+    settings.log_format = form.format.filter(|_| settings.access_log == AccessLog::Custom);
     let root_namespace = mesh.root_namespace.unwrap_or_else(|| ROOT_NAMESPACE.into());
     Settled { retry: mesh.retry.unwrap_or_default(), root_namespace, tls: mesh.tls.unwrap_or_default() }
 }

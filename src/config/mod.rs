@@ -17,6 +17,7 @@ pub mod written;
 
 mod compile;
 mod credentials;
+mod delegate;
 mod identity;
 mod local;
 mod mesh;
@@ -133,8 +134,19 @@ impl Loader {
         let is_complete = report.error_count() == errors_before;
         let mesh = mesh::settle(&objects, &mut bootstrap, &mut settings, &mut report);
         validate::validate(&objects, &mut report);
+        let delegated = delegate::is_used(&objects);
+        if delegated {
+            // Findings are about the objects as they are written.
+            if is_complete {
+                let registry = Registry::new(&objects, &mesh.root_namespace, &bootstrap.gateway_services);
+                validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
+            }
+            delegate::expand(&mut objects, &mut report);
+        }
         let registry = Registry::new(&objects, &mesh.root_namespace, &bootstrap.gateway_services);
-        if is_complete {
+        if is_complete && delegated {
+            validate::analyze::delegated(&objects, &registry, &mut report);
+        } else if is_complete {
             validate::analyze::analyze(&objects, &registry, &bootstrap, &settings, &mut report);
         }
         let mut generation = Generation::after(&self.store);

@@ -62,7 +62,7 @@ fn cluster(loaded: &Loaded, destination: Destination) -> &Cluster {
 fn destination(route: &HttpRoute) -> Destination {
     match &route.action {
         HttpAction::Forward(forward) => forward.clusters.pick(0),
-        HttpAction::Respond(_) => panic!("not forwarded"),
+        HttpAction::Respond(_) | HttpAction::Redirect(_) => panic!("not forwarded"),
     }
 }
 
@@ -471,9 +471,19 @@ fn what_cannot_be_enforced_is_refused_by_name() {
     let rule =
         |policy: &str| object("DestinationRule", "d", &format!("{{host: a.example.com, trafficPolicy: {policy}}}"));
     let cases = [
-        (service("redirect: {uri: /}"), "spec.http[0].redirect"),
-        (service(&format!("{route}, fault: {{abort: {{httpStatus: 500}}}}")), "spec.http[0].fault"),
-        (service(&format!("{route}, headers: {{request: {{remove: [cookie]}}}}")), "spec.http[0].headers"),
+        (service(&format!("{route}, fault: {{abort: {{grpcStatus: A}}}}")), "spec.http[0].fault.abort.grpcStatus"),
+        (
+            service(&format!("{route}, headers: {{request: {{remove: [connection]}}}}")),
+            "spec.http[0].headers.request.remove[0]",
+        ),
+        (
+            service(&format!("{route}, headers: {{response: {{set: {{content-length: '0'}}}}}}")),
+            "spec.http[0].headers.response.set.content-length",
+        ),
+        (
+            service(&format!("{route}, headers: {{request: {{add: {{x-a: '%HOSTNAME%'}}}}}}")),
+            "spec.http[0].headers.request.add.x-a",
+        ),
         (service(&format!("{route}, match: [{{sourceLabels: {{a: b}}}}]")), "spec.http[0].match[0].sourceLabels"),
         (rule("{tunnel: {protocol: POST, targetHost: a, targetPort: 1}}"), "spec.trafficPolicy.tunnel.protocol"),
         (

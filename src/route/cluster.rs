@@ -195,14 +195,20 @@ impl Weighted {
     /// The destination for one session; `ticket` is any number, evenly distributed over `u32`.
     #[must_use]
     pub fn pick(&self, ticket: u32) -> Destination {
+        self.pick_indexed(ticket).1
+    }
+
+    /// [`Self::pick`], with the position of the destination among those of [`Self::iter`].
+    #[must_use]
+    pub fn pick_indexed(&self, ticket: u32) -> (usize, Destination) {
         let mut ticket = ticket % self.total;
-        for (destination, weight) in &self.choices {
+        for (index, (destination, weight)) in self.choices.iter().enumerate() {
             if ticket < *weight {
-                return *destination;
+                return (index, *destination);
             }
             ticket -= weight;
         }
-        Destination::Missing
+        (self.choices.len(), Destination::Missing)
     }
 
     /// Every destination with its weight, in the order of the route.

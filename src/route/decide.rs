@@ -13,7 +13,7 @@ use crate::wire::http1::HeadError;
 use super::authorization::{Decision, Session};
 use super::cluster::{Balance, Cluster, Destination, Endpoints, PoolId, Weighted};
 use super::host::{Authority, AuthorityHost, HostName};
-use super::http::{DirectResponse, Forward, HttpAction, Matched, RequestFacts};
+use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
 use super::path::{self, Normalization};
 use super::table::{ObjectRef, TlsHost, VirtualHost};
 
@@ -38,8 +38,23 @@ pub enum HttpVerdict<'s> {
     Forward(&'s VirtualHost, Matched<'s>, &'s Forward),
     /// A route answers it.
     Respond(&'s VirtualHost, Matched<'s>, &'s DirectResponse),
+    /// A route sends the client elsewhere.
+    Redirect(&'s VirtualHost, Matched<'s>, &'s Redirect),
     /// No resource names the host, and the operator allows any.
     Anywhere,
+}
+
+impl<'s> HttpVerdict<'s> {
+    /// The route that decides; `None`: no resource does.
+    #[must_use]
+    pub fn matched(self) -> Option<Matched<'s>> {
+        match self {
+            Self::Forward(_, matched, _) | Self::Respond(_, matched, _) | Self::Redirect(_, matched, _) => {
+                Some(matched)
+            }
+            Self::Anywhere => None,
+        }
+    }
 }
 
 /// What happens to a TLS session that may pass.
@@ -60,6 +75,8 @@ pub struct Onward<'s> {
     pub requested: HostName,
     /// The new path, if the route rewrites it.
     pub path: Option<String>,
+    /// What changes in the heads.
+    pub edits: &'s Edits,
 }
 
 /// Decides about a plain HTTP request; `host` is that of its authority, `None` for an address.
@@ -198,6 +215,7 @@ fn routed<'s>(host: &'s VirtualHost, facts: &impl RequestFacts) -> Result<HttpVe
     Ok(match &matched.route.action {
         HttpAction::Forward(forward) => HttpVerdict::Forward(host, matched, forward),
         HttpAction::Respond(response) => HttpVerdict::Respond(host, matched, response),
+        HttpAction::Redirect(redirect) => HttpVerdict::Redirect(host, matched, redirect),
     })
 }
 
@@ -214,8 +232,10 @@ pub fn onward<'s>(
     forward: &'s Forward,
     ticket: u32,
 ) -> Result<Onward<'s>, Failure> {
-    let cluster = cluster(snapshot, forward.clusters.pick(ticket))?;
-    let requested = match forward.rewrite_authority.as_deref() {
+    let (index, destination) = forward.clusters.pick_indexed(ticket);
+    let cluster = cluster(snapshot, destination)?;
+    let edits = forward.edits(index);
+    let requested = match edits.authority.as_deref() {
         Some(authority) => match Authority::parse(authority.as_bytes()).map(|authority| authority.host) {
             Ok(AuthorityHost::Name(name)) => name,
             Ok(AuthorityHost::Address(_)) | Err(_) => return Err(Failure::NoRoute),
@@ -230,7 +250,7 @@ pub fn onward<'s>(
         }
         None => None,
     };
-    Ok(Onward { cluster, requested, path })
+    Ok(Onward { cluster, requested, path, edits })
 }
 
 /// The cluster of a destination that a route has picked.

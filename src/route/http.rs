@@ -4,14 +4,26 @@
 //! first route of which one match holds decides, a prefix is a plain prefix of the text, and a regular expression
 //! covers the whole of it.
 
+mod cors;
+mod edits;
+mod fault;
 mod matching;
+mod redirect;
+mod rewrite;
+
+pub use cors::{Cors, CorsVerdict};
+pub use edits::{Edits, NO_EDITS};
+pub use fault::{Fault, Share};
+pub use redirect::Redirect;
+pub use rewrite::PathRewrite;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use crate::wire::http1::FieldEdits;
+
 use super::cluster::Weighted;
-use super::path::is_dot_segment;
 
 /// What a request shows to a matcher. Borrowed from the request head; nothing is copied.
 pub trait RequestFacts {
@@ -36,6 +48,10 @@ pub struct HttpRoute {
     pub name: Box<str>,
     /// Alternatives; none at all matches every request.
     pub matches: Vec<HttpMatch>,
+    /// Which origins of scripts may ask.
+    pub cors: Option<Box<Cors>>,
+    /// Failures to inject first.
+    pub fault: Option<Box<Fault>>,
     /// What to do.
     pub action: HttpAction,
 }
@@ -78,6 +94,19 @@ impl<'a> Matched<'a> {
         })
     }
 
+    /// The status of an abort that befalls every request, if the route's fault says so.
+    #[must_use]
+    pub fn certain_abort(self) -> Option<u16> {
+        let (share, status) = self.route.fault.as_ref()?.abort?;
+        (share == Share::ALL).then_some(status)
+    }
+
+    /// What the route's CORS policy makes of the request.
+    #[must_use]
+    pub fn cors(self, facts: &(impl RequestFacts + ?Sized)) -> CorsVerdict {
+        self.route.cors.as_ref().map_or(CorsVerdict::Unconcerned, |cors| cors.judge(facts))
+    }
+
     /// Bytes of the path that the match has covered, which a rewrite replaces. Where nothing is said about the path,
     /// Istio's match is the prefix `/`.
     fn covered(self, path: &str) -> usize {
@@ -96,6 +125,8 @@ pub enum HttpAction {
     Forward(Forward),
     /// Answer it here.
     Respond(DirectResponse),
+    /// Send the client elsewhere.
+    Redirect(Redirect),
 }
 
 /// How to forward a request.
@@ -109,8 +140,16 @@ pub struct Forward {
     pub retry: RetryPolicy,
     /// A new path, if the route rewrites it.
     pub rewrite_path: Option<PathRewrite>,
-    /// A new Host, if the route rewrites it; the SNI of an originated connection follows it.
-    pub rewrite_authority: Option<Box<str>>,
+    /// What changes in the heads: one entry for each of `clusters` in their order, one for all of them, or none.
+    pub edits: Vec<Edits>,
+}
+
+impl Forward {
+    /// What changes on the way to the destination at this position of `clusters`.
+    #[must_use]
+    pub fn edits(&self, index: usize) -> &Edits {
+        self.edits.get(index).or(self.edits.first()).unwrap_or(&NO_EDITS)
+    }
 }
 
 /// `directResponse`.
@@ -119,32 +158,9 @@ pub struct DirectResponse {
     /// The status, 200 to 599.
     pub status: u16,
     /// The body, at most 1 MiB.
-    pub body: Box<str>,
-}
-
-/// `rewrite.uri`: replaces what the route's match has matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathRewrite {
-    /// The matched prefix (or the whole path, for exact and regex matches) becomes this.
-    pub replacement: Box<str>,
-}
-
-impl PathRewrite {
-    /// The path that goes upstream instead of the normalised `path`, both without the query.
-    ///
-    /// The replacement is put in place of what was matched and nothing else changes, as Envoy's `prefix_rewrite`
-    /// does: prefix `/a` with replacement `/` makes `//b` of `/a/b`.
-    ///
-    /// `None`: the two parts would meet in a dot segment, as prefix `/a` with replacement `/v1/` does for `/a../b`,
-    /// and the upstream would resolve it to a path outside of what the operator wrote. The request must be refused.
-    #[must_use]
-    pub fn apply(&self, path: &str, matched: Matched<'_>) -> Option<String> {
-        let rest = path.get(matched.covered(path)..)?;
-        let start = self.replacement.rfind('/').map_or(0, |slash| slash + 1);
-        let rewritten = [&*self.replacement, rest].concat();
-        let joint = rewritten[start..].split('/').next().unwrap_or_default();
-        (!is_dot_segment(joint)).then_some(rewritten)
-    }
+    pub body: Box<[u8]>,
+    /// Changes to the answer.
+    pub fields: FieldEdits,
 }
 
 /// `retries`.
@@ -160,12 +176,27 @@ pub struct RetryPolicy {
     pub on_reset: bool,
     /// Retry on these statuses from the upstream, sorted.
     pub on_status: Vec<u16>,
+    /// First wait before another attempt; doubled each time, up to ten times this.
+    pub back_off: Duration,
+    /// Whether endpoints that have been tried come last.
+    pub avoid_tried: bool,
 }
+
+/// First wait before another attempt where nothing is said: Envoy's default.
+pub const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
 
 impl Default for RetryPolicy {
     /// Istio's default: two more attempts, for failures before the request was processed.
     fn default() -> Self {
-        Self { attempts: 2, per_try_timeout: None, on_connect_failure: true, on_reset: false, on_status: Vec::new() }
+        Self {
+            attempts: 2,
+            per_try_timeout: None,
+            on_connect_failure: true,
+            on_reset: false,
+            on_status: Vec::new(),
+            back_off: RETRY_BACK_OFF,
+            avoid_tried: true,
+        }
     }
 }
 
@@ -245,11 +276,11 @@ pub(super) mod tests {
         TextMatch::Exact(text.into())
     }
 
-    fn prefix(text: &str) -> TextMatch {
+    pub(in super::super) fn prefix(text: &str) -> TextMatch {
         TextMatch::Prefix(text.into())
     }
 
-    fn regex(text: &str) -> TextMatch {
+    pub(in super::super) fn regex(text: &str) -> TextMatch {
         TextMatch::Regex(regex::Regex::new(&format!("^(?:{text})$")).expect("a valid expression"))
     }
 
@@ -257,15 +288,15 @@ pub(super) mod tests {
         HttpMatch { path: Some(condition), ..HttpMatch::default() }
     }
 
-    fn route(name: &str, matches: Vec<HttpMatch>) -> HttpRoute {
+    pub(in super::super) fn route(name: &str, matches: Vec<HttpMatch>) -> HttpRoute {
         let forward = Forward {
             clusters: Weighted::single(Destination::Missing),
             timeout: None,
             retry: RetryPolicy::default(),
             rewrite_path: None,
-            rewrite_authority: None,
+            edits: Vec::new(),
         };
-        HttpRoute { name: name.into(), matches, action: HttpAction::Forward(forward) }
+        HttpRoute { name: name.into(), matches, cors: None, fault: None, action: HttpAction::Forward(forward) }
     }
 
     #[test]
@@ -345,27 +376,5 @@ pub(super) mod tests {
         assert_eq!(name("/metrics").as_deref(), Some("open.metrics"));
         assert_eq!(name("/other").as_deref(), Some("rest"));
         assert!(HttpRoute::find(&routes[..1], &get("/other")).is_none());
-    }
-
-    #[test]
-    fn a_rewrite_replaces_what_was_matched() {
-        let rewrite = |condition: Option<TextMatch>, replacement: &str, path: &'static str| {
-            let matches = condition.map(|it| HttpMatch { path: Some(it), ..HttpMatch::default() });
-            let route = route("default", matches.into_iter().collect());
-            let matched = route.judge(&get(path)).expect("the route matches");
-            PathRewrite { replacement: replacement.into() }.apply(path, matched)
-        };
-        let is = |text: &str| Some(text.to_owned());
-        assert_eq!(rewrite(Some(prefix("/api/")), "/", "/api/x"), is("/x"));
-        assert_eq!(rewrite(Some(prefix("/api")), "/", "/api/x"), is("//x"));
-        assert_eq!(rewrite(Some(prefix("/api")), "/v2", "/api"), is("/v2"));
-        assert_eq!(rewrite(Some(exact("/old")), "/new", "/old"), is("/new"));
-        assert_eq!(rewrite(Some(regex("/o.*")), "/new", "/old/x"), is("/new"));
-        assert_eq!(rewrite(None, "/v2", "/x"), is("/v2x"));
-        assert_eq!(rewrite(None, "/v2/", "/x"), is("/v2/x"));
-        assert_eq!(rewrite(Some(prefix("/files")), "/v1/", "/files../secret"), None);
-        assert_eq!(rewrite(Some(prefix("/files")), "/v1/.", "/files./secret"), None);
-        assert_eq!(rewrite(Some(prefix("/files")), "/v1/", "/files%2e%2E"), None);
-        assert_eq!(rewrite(Some(prefix("/files")), "/v1/", "/files..."), is("/v1/..."));
     }
 }

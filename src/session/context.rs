@@ -134,7 +134,11 @@ impl Context {
         if form == AccessLog::Off {
             return;
         }
-        match self.log.push(record, form) {
+        let pushed = match (form, &self.snapshot.borrow().settings.log_format) {
+            (AccessLog::Custom, Some(format)) => self.log.push_with(|bytes| format.write(record, bytes)),
+            _ => self.log.push(record, form),
+        };
+        match pushed {
             Pushed::Kept => {}
             Pushed::Full => self.flush_log(),
             // One at a time: a burst that fills batch after batch must not fill the run queue with tasks.

@@ -15,7 +15,8 @@ use super::{escape, field};
 /// line and a field is one field.
 pub fn format(record: &Record<'_>, form: AccessLog, out: &mut Vec<u8>) {
     match form {
-        AccessLog::Off => {}
+        // A format of the operator's is written by itself.
+        AccessLog::Off | AccessLog::Custom => {}
         AccessLog::Text => text(record, out),
         AccessLog::Json => json(record, out),
     }
@@ -33,6 +34,8 @@ const NO_HTTP: HttpRecord<'static> = HttpRecord {
     user_agent: None,
     request_id: None,
     authority: None,
+    head: None,
+    answer_fields: &[],
 };
 
 fn text(record: &Record<'_>, out: &mut Vec<u8>) {
@@ -204,6 +207,7 @@ mod tests {
                 user_agent: Some(b"curl/8.5.0"),
                 request_id: Some(b"6f1c"),
                 authority: Some(b"www.googleapis.com"),
+                ..NO_HTTP
             }),
             flags: "-",
             termination: None,

@@ -35,10 +35,15 @@ impl Batch {
         Self { lines: RefCell::default(), queue }
     }
 
-    /// Formats and keeps a line.
+    /// Keeps a line in one of the default formats.
     pub fn push(&self, record: &Record<'_>, form: AccessLog) -> Pushed {
+        self.push_with(|bytes| access_log::format(record, form, bytes))
+    }
+
+    /// Keeps the line that `write` appends.
+    pub fn push_with(&self, write: impl FnOnce(&mut Vec<u8>)) -> Pushed {
         let mut batch = self.lines.borrow_mut();
-        access_log::format(record, form, &mut batch.bytes);
+        write(&mut batch.bytes);
         batch.lines += 1;
         match batch.lines {
             _ if batch.bytes.len() >= LOG_BATCH_BYTES => Pushed::Full,

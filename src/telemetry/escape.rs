@@ -33,13 +33,18 @@ fn escape(text: &[u8], harmless: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
 /// way to be valid; DEL is escaped too, for terminals.
 pub(super) fn json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
+    json_part(text, out);
+    out.push(b'"');
+}
+
+/// As [`json`], without the quotes.
+pub(super) fn json_part(text: &[u8], out: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
         json_valid(chunk.valid().as_bytes(), out);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
-    out.push(b'"');
 }
 
 fn json_valid(text: &[u8], out: &mut Vec<u8>) {

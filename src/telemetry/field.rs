@@ -1,7 +1,7 @@
 //! Values of log fields, written without the formatting machinery: a line has more than a dozen of them.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A decimal number.
@@ -21,14 +21,27 @@ pub(super) fn address(address: SocketAddr, out: &mut Vec<u8>) {
         let _ = write!(out, "{address}");
         return;
     };
-    for (index, octet) in address.ip().octets().into_iter().enumerate() {
+    octets(*address.ip(), out);
+    out.push(b':');
+    number(u64::from(address.port()), out);
+}
+
+/// `192.0.2.1`, `2001:db8::1`.
+pub(super) fn ip(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => octets(address, out),
+        // Writing to a vector cannot fail.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+}
+
+fn octets(address: Ipv4Addr, out: &mut Vec<u8>) {
+    for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {
             out.push(b'.');
         }
         number(u64::from(octet), out);
     }
-    out.push(b':');
-    number(u64::from(address.port()), out);
 }
 
 /// `2026-03-01T08:15:30.042Z` (ISO 8601, UTC, milliseconds), as %START_TIME% has it. A clock before 1970 shows as 1970.

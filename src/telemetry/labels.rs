@@ -48,9 +48,9 @@ fn service_name(cluster: &str) -> &str {
 
 /// Flags are a closed set; anything else would be a label that somebody made up.
 fn known_flags(flags: &str) -> &'static str {
-    const KNOWN: [&str; 19] = [
+    const KNOWN: [&str; 22] = [
         "-", "UH", "UF", "UO", "NR", "NC", "URX", "UT", "UC", "UR", "UPE", "LR", "DC", "DPE", "DT", "SI", "DF",
-        "UF,URX", "UC,URX",
+        "UF,URX", "UC,URX", "FI", "DI", "DI,FI",
     ];
     KNOWN.into_iter().find(|known| *known == flags).unwrap_or("other")
 }

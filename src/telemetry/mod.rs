@@ -8,6 +8,7 @@ pub mod batch;
 mod escape;
 pub mod exposition;
 mod field;
+pub mod format;
 mod labels;
 pub mod log_writer;
 pub mod metrics;

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::wire::http1::Head;
+
 /// What the access log and the metrics say of one HTTP request, or of one TLS or TCP session.
 ///
 /// Texts that the client chose are borrowed from the request head for the moment of writing; the access log
@@ -68,4 +70,8 @@ pub struct HttpRecord<'a> {
     pub request_id: Option<&'a [u8]>,
     /// %REQ(:AUTHORITY)%.
     pub authority: Option<&'a [u8]>,
+    /// Every field of the request, with the bytes that they lie in.
+    pub head: Option<(&'a Head, &'a [u8])>,
+    /// The fields of the answer that a format asks for.
+    pub answer_fields: &'a [(Box<str>, Box<[u8]>)],
 }

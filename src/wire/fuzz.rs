@@ -5,8 +5,9 @@
 use super::certificate;
 use super::client_hello::{self, Parsed as Hello};
 use super::http1::{
-    BodyError, BodyLength, BodyLimits, BodyReader, Claims, Field, Head, HeadLimits, Parsed, RequestEdits, RequestHead,
-    ResponseEdits, ResponseHead, TargetForm, parse_request, parse_response, write_request, write_response,
+    BodyError, BodyLength, BodyLimits, BodyReader, Claims, Field, Head, HeadLimits, NO_FIELD_EDITS, Parsed,
+    RequestEdits, RequestHead, ResponseEdits, ResponseHead, TargetForm, parse_request, parse_response, write_request,
+    write_response,
 };
 
 const HELLO_BYTES_MAX: usize = 64 * 1024;
@@ -127,7 +128,8 @@ fn assert_request_survives(head: &RequestHead, bytes: &[u8]) {
     let target = if head.has_query { format!("{path}?{query}") } else { path.to_owned() };
     let host = head.authority.text(bytes);
     let mut out = Vec::new();
-    write_request(head, bytes, &RequestEdits { target: &target, host, upgrade: true, via: None }, &mut out);
+    let edits = RequestEdits { target: &target, host, upgrade: true, via: None, fields: &NO_FIELD_EDITS };
+    write_request(head, bytes, &edits, &mut out);
     let Parsed::Complete(again) = parse_request(&out, HEAD_TWICE) else {
         panic!("what was written is not legal: {:?}", String::from_utf8_lossy(&out));
     };
@@ -149,7 +151,7 @@ fn assert_claims_are_withheld(mut head: RequestHead, bytes: &[u8]) {
     head.withhold(bytes, WITHHELD);
     head.withhold_underscores(bytes);
     let host = head.authority.text(bytes);
-    let edits = RequestEdits { target: "/", host, upgrade: false, via: Some(PSEUDONYM) };
+    let edits = RequestEdits { target: "/", host, upgrade: false, via: Some(PSEUDONYM), fields: &NO_FIELD_EDITS };
     let mut out = Vec::new();
     write_request(&head, bytes, &edits, &mut out);
     let Parsed::Complete(again) = parse_request(&out, HEAD_TWICE) else {
@@ -161,7 +163,7 @@ fn assert_claims_are_withheld(mut head: RequestHead, bytes: &[u8]) {
 
 fn assert_response_survives(head: &ResponseHead, bytes: &[u8], to_head: bool) {
     let mut out = Vec::new();
-    write_response(head, bytes, ResponseEdits { keep_alive: true, http10: false }, &mut out);
+    write_response(head, bytes, ResponseEdits { keep_alive: true, http10: false, fields: &NO_FIELD_EDITS }, &mut out);
     let Parsed::Complete(again) = parse_response(&out, HEAD_TWICE, to_head) else {
         panic!("what was written is not legal: {:?}", String::from_utf8_lossy(&out));
     };

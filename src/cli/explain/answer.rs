@@ -28,6 +28,10 @@ pub(super) struct Answer {
     pub(super) destinations: Option<Vec<Share>>,
     /// What the cluster's DestinationRule bounds.
     pub(super) traffic: Option<Vec<String>>,
+    /// Where a redirect sends the client.
+    pub(super) location: Option<String>,
+    /// What the route changes on the way, and the failures that it injects.
+    pub(super) notes: Option<Vec<String>>,
     /// A sentence for people.
     #[serde(skip)]
     pub(super) hint: Option<String>,
@@ -102,6 +106,7 @@ impl fmt::Display for Answer {
             ("endpoints", endpoints.as_deref()),
             ("status", status.as_deref()),
             ("flags", self.response_flags),
+            ("location", self.location.as_deref()),
         ];
         for (key, value) in lines {
             if let Some(value) = value {
@@ -110,6 +115,9 @@ impl fmt::Display for Answer {
         }
         for bound in self.traffic.iter().flatten() {
             writeln!(formatter, "{:<10} {}", "bound", bound.replace(char::is_control, " "))?;
+        }
+        for note in self.notes.iter().flatten() {
+            writeln!(formatter, "{:<10} {}", "note", note.replace(char::is_control, " "))?;
         }
         for share in self.destinations.iter().flatten() {
             let cluster = share.cluster.as_deref().unwrap_or("a destination that does not exist");

@@ -9,7 +9,7 @@ use crate::route::authorization::Session;
 use crate::route::cluster::{Cluster, Destination, Endpoints, UpstreamTls, Weighted};
 use crate::route::decide::{self, HttpVerdict, Onward, Source, TlsVerdict};
 use crate::route::host::HostName;
-use crate::route::http::{Forward, Matched};
+use crate::route::http::{CorsVerdict, Forward, Matched};
 use crate::route::table::ObjectRef;
 use crate::session::http::facts::Facts;
 use crate::session::tunnel::BLACK_HOLE_CLUSTER;
@@ -18,6 +18,7 @@ use crate::wire::client_hello::Reject;
 use crate::wire::http1::{HeadError, HeadLimits, Parsed, RequestHead, parse_request};
 
 use super::answer::{Answer, Share, Verdict};
+use super::notes;
 use super::question::Question;
 use super::traffic;
 
@@ -120,12 +121,25 @@ impl Explainer<'_> {
             return self.refuse_http(&failure, name, answer);
         }
         let verdict = decide::http(self.snapshot, self.source(port), name, &facts);
-        match verdict.and_then(|verdict| self.enter(verdict, &facts, &mut answer)) {
+        let verdict = verdict.and_then(|verdict| self.enter(verdict, &facts, &mut answer));
+        let matched = verdict.as_ref().ok().and_then(|verdict| verdict.matched());
+        if let Some(matched) = matched
+            && let CorsVerdict::Preflight(fields) = matched.cors(&facts)
+        {
+            let route = Some(matched.name().to_string());
+            let (verdict, reason, notes) = (Verdict::Allow, "cors_response".to_owned(), notes::of_preflight(&fields));
+            return Answer { verdict, reason, route, status: Some(200), notes, ..answer };
+        }
+        match verdict {
             Ok(HttpVerdict::Forward(_, matched, forward)) => self.forward_http(&facts, matched, forward, answer),
             Ok(HttpVerdict::Respond(_, matched, response)) => {
-                let route = Some(matched.name().to_string());
-                let (verdict, reason) = (Verdict::Allow, "direct_response".to_owned());
-                Answer { verdict, reason, route, status: Some(response.status), ..answer }
+                let notes = notes::of_answer(matched, &response.fields);
+                self.respond(matched, name, Answer { status: Some(response.status), notes, ..answer })
+            }
+            Ok(HttpVerdict::Redirect(_, matched, redirect)) => {
+                let location = Some(redirect.location(&facts));
+                let notes = notes::of_answer(matched, &redirect.fields);
+                self.respond(matched, name, Answer { status: Some(redirect.status), location, notes, ..answer })
             }
             Ok(HttpVerdict::Anywhere) => {
                 answer.route = Some("allow_any".to_owned());
@@ -137,6 +151,16 @@ impl Explainer<'_> {
             }
             Err(failure) => self.refuse_http(&failure, name, answer),
         }
+    }
+
+    /// The end of a question that a route answers by itself.
+    fn respond(&self, matched: Matched<'_>, name: Option<&HostName>, answer: Answer) -> Answer {
+        let answer = Answer { route: Some(matched.name().to_string()), ..answer };
+        if let Some(abort) = matched.certain_abort().map(Failure::FaultAbort) {
+            return self.refuse_http(&abort, name, Answer { location: None, ..answer });
+        }
+        let (verdict, reason) = (Verdict::Allow, "direct_response".to_owned());
+        Answer { verdict, reason, ..answer }
     }
 
     fn read(&self, bytes: &[u8]) -> Result<RequestHead, HeadError> {
@@ -169,8 +193,10 @@ impl Explainer<'_> {
             }
         };
         let (destination, verdict) = self.first(&forward.clusters, ask)?;
-        if let (Destination::Gateway(_), HttpVerdict::Forward(host, ..) | HttpVerdict::Respond(host, ..)) =
-            (destination, verdict)
+        if let (
+            Destination::Gateway(_),
+            HttpVerdict::Forward(host, ..) | HttpVerdict::Respond(host, ..) | HttpVerdict::Redirect(host, ..),
+        ) = (destination, verdict)
         {
             answer.add_objects(&host.objects);
         }
@@ -191,8 +217,12 @@ impl Explainer<'_> {
         let Some(name) = facts.host.as_ref() else { return self.refuse_http(&Failure::NotListed, None, answer) };
         let ask = |ticket| decide::onward(self.snapshot, name, facts, matched, forward, ticket);
         match self.first(&forward.clusters, ask) {
-            Ok((destination, Onward { cluster, requested, .. })) => {
+            Ok((destination, Onward { cluster, requested, path, edits })) => {
+                if let Some(abort) = matched.certain_abort().map(Failure::FaultAbort) {
+                    return self.refuse_http(&abort, Some(name), answer);
+                }
                 self.add_rules(destination, &mut answer);
+                answer.notes = notes::of_request(matched, path.as_deref(), edits);
                 self.originate(cluster, &requested, answer)
             }
             Err(failure) => self.refuse_http(&failure, Some(name), answer),
@@ -333,6 +363,7 @@ impl Explainer<'_> {
             (Failure::NotListed, None) => "an address is no name that a ServiceEntry could list".to_owned(),
             (Failure::NoServerName, _) => "the client sends no server name (SNI)".to_owned(),
             (Failure::NoRoute, _) => "the host is listed, but no route matches".to_owned(),
+            (Failure::FaultAbort(_), _) => "the route's fault aborts every request".to_owned(),
             (Failure::NoCluster, _) => "the route leads to a host, port or subset that does not exist".to_owned(),
             (Failure::AccessDenied(policy), _) if **policy == *"none" => {
                 "AuthorizationPolicies apply, and none of their ALLOW rules matches".to_owned()

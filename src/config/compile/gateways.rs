@@ -45,7 +45,8 @@ impl<'a> Compiler<'a, '_> {
         for rules in self.registry.gateways.bound(gateway).iter().filter(|rules| !rules.spec.http.is_empty()) {
             for host in hosts(gateway, server, rules) {
                 let routes = self.routes(rules, entrance_of(gateway, port, &host));
-                let objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
+                let mut objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
+                add(&mut objects, rules.spec.delegates.iter().map(Arc::clone));
                 let key = (port, is_plain, host.to_string());
                 if let Some(index) = known.get(&key) {
                     let merged = &mut self.virtual_hosts[*index as usize];

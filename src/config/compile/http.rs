@@ -1,5 +1,10 @@
 //! `http:` → virtual hosts.
 
+mod action;
+mod cors;
+
+pub(in crate::config) use action::is_authority;
+
 use std::sync::Arc;
 
 use crate::config::istio::virtual_service::{HttpMatchRequest, HttpRetry, HttpRule, VirtualService};
@@ -7,7 +12,7 @@ use crate::config::istio::{Object, Objects};
 use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::host::HostPattern;
-use crate::route::http::{DirectResponse, Forward, HttpAction, HttpRoute, PathRewrite, RetryPolicy};
+use crate::route::http::{Forward, HttpAction, HttpRoute, RetryPolicy};
 use crate::route::table::{ObjectRef, VirtualHost};
 
 use super::clusters::Client;
@@ -53,7 +58,8 @@ impl<'a> Compiler<'a, '_> {
         }
         if covering.is_empty() && !registry.services.any_below(&pattern) {
             let routes = self.routes(rules, Entrance::mesh(&pattern, LONE_PORT));
-            let objects = vec![Arc::clone(&rules.origin.object)];
+            let mut objects = vec![Arc::clone(&rules.origin.object)];
+            objects.extend(rules.spec.delegates.iter().cloned());
             self.add_virtual_host(LONE_PORT, &pattern, VirtualHost { host: host.into(), objects, routes });
         }
     }
@@ -71,6 +77,7 @@ impl<'a> Compiler<'a, '_> {
         let routes = match rules {
             Some(rules) => {
                 objects.push(Arc::clone(&rules.origin.object));
+                objects.extend(rules.spec.delegates.iter().cloned());
                 self.routes(rules, Entrance::mesh(pattern, port.number))
             }
             None => vec![self.default_route(id, port)],
@@ -90,15 +97,16 @@ impl<'a> Compiler<'a, '_> {
         if matches.is_empty() && !rule.matches.is_empty() {
             return None;
         }
-        let action = match &rule.direct_response {
-            Some(response) => HttpAction::Respond(DirectResponse {
-                status: response.status.and_then(|status| u16::try_from(status).ok())?,
-                body: response.body.as_ref().and_then(|body| body.string.as_deref()).unwrap_or_default().into(),
-            }),
-            None => HttpAction::Forward(self.forward(rule, entrance)),
+        let headers = rule.headers.as_ref();
+        let action = match (&rule.direct_response, &rule.redirect) {
+            (Some(response), _) => HttpAction::Respond(action::direct_response(response, headers)?),
+            (None, Some(redirect)) => HttpAction::Redirect(action::redirect(redirect, headers, entrance.port)?),
+            (None, None) => HttpAction::Forward(self.forward(rule, entrance)),
         };
+        let fault = rule.fault.as_ref().and_then(action::fault).map(Box::new);
+        let cors = rule.cors_policy.as_ref().map(cors::cors).map(Box::new);
         let name = rule.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_NAME);
-        Some(HttpRoute { name: name.into(), matches, action })
+        Some(HttpRoute { name: name.into(), matches, cors, fault, action })
     }
 
     fn default_route(&mut self, id: ServiceId, port: &ServicePortEntry<'a>) -> HttpRoute {
@@ -107,9 +115,9 @@ impl<'a> Compiler<'a, '_> {
             timeout: None,
             retry: self.default_retry.clone(),
             rewrite_path: None,
-            rewrite_authority: None,
+            edits: Vec::new(),
         });
-        HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), action }
+        HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), cors: None, fault: None, action }
     }
 
     fn forward(&mut self, rule: &'a HttpRule, entrance: Entrance<'_>) -> Forward {
@@ -122,15 +130,12 @@ impl<'a> Compiler<'a, '_> {
                 (destination.unwrap_or(Destination::Missing), route.weight)
             })
             .collect();
-        let rewrite = rule.rewrite.as_ref();
         Forward {
             clusters: weighted(&choices),
             timeout: rule.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
             retry: rule.retries.as_ref().map_or_else(|| self.default_retry.clone(), retry),
-            rewrite_path: rewrite
-                .and_then(|rewrite| rewrite.uri.as_deref())
-                .map(|replacement| PathRewrite { replacement: replacement.into() }),
-            rewrite_authority: rewrite.and_then(|rewrite| rewrite.authority.as_deref()).map(Into::into),
+            rewrite_path: rule.rewrite.as_ref().and_then(action::path_rewrite),
+            edits: action::edits(rule),
         }
     }
 }
@@ -150,7 +155,9 @@ pub(in crate::config) fn retry(retries: &HttpRetry) -> RetryPolicy {
     let default = RetryPolicy::default();
     let attempts = retries.attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(default.attempts);
     let per_try_timeout = retries.per_try_timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero());
-    let policy = RetryPolicy { attempts, per_try_timeout, ..default };
+    let back_off = retries.backoff.map_or(default.back_off, |backoff| backoff.0);
+    let avoid_tried = retries.retry_ignore_previous_hosts.unwrap_or(default.avoid_tried);
+    let policy = RetryPolicy { attempts, per_try_timeout, back_off, avoid_tried, ..default };
     match retries.retry_on.as_deref().filter(|words| !words.is_empty()) {
         Some(words) => retry_on(words, policy),
         None => policy,

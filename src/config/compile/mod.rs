@@ -27,7 +27,7 @@ use super::registry::{Place, Registry};
 use clusters::Clusters;
 
 pub(super) use clusters::{dial_port, gateway_namespace};
-pub(super) use http::retry;
+pub(super) use http::{is_authority, retry};
 pub(super) use matching::regex;
 
 /// Compiles the objects. Credentials that cannot be read are reported.

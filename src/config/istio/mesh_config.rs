@@ -20,7 +20,7 @@ pub struct MeshConfig {
     /// TEXT or JSON.
     #[serde(alias = "access_log_encoding")]
     pub access_log_encoding: Option<String>,
-    /// A format of one's own; not supported.
+    /// A format of one's own, in the encoding that stands beside it.
     #[serde(alias = "access_log_format")]
     pub access_log_format: Option<String>,
     /// Longest wait for a TCP connection.

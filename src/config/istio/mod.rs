@@ -8,6 +8,7 @@
 pub mod authorization_policy;
 pub mod destination_rule;
 pub mod gateway;
+pub mod http_action;
 pub mod mesh_config;
 pub mod scalar;
 pub mod secret;

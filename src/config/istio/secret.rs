@@ -104,7 +104,7 @@ fn read(node: &Node<'_>, scope: &mut Scope<'_>) -> Secret {
 }
 
 /// RFC 4648 section 4; white space is skipped, as `base64` writes lines.
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub(in crate::config) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let mut symbols = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
     let (mut buffer, mut bits, mut count) = (0u32, 0, 0usize);

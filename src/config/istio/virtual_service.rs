@@ -1,14 +1,17 @@
 //! `VirtualService` (istio/api networking/v1alpha3/virtual_service.proto).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_yaml::Value;
 
+use super::http_action::{CorsPolicy, Headers, HttpFault, HttpRedirect, RegexRewrite};
 use super::scalar::{GoDuration, List, integer};
+use crate::route::table::ObjectRef;
 
 /// How requests and sessions for a host are routed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct VirtualService {
     /// Names and `*.` wildcards.
@@ -24,10 +27,23 @@ pub struct VirtualService {
     /// Visibility.
     #[serde(alias = "export_to")]
     pub export_to: List<String>,
+    /// The objects whose rules stand among these.
+    #[serde(skip)]
+    pub delegates: Vec<Arc<ObjectRef>>,
+}
+
+/// `delegate:`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Delegate {
+    /// The name of a VirtualService without hosts.
+    pub name: Option<String>,
+    /// Its namespace; that of the root if absent.
+    pub namespace: Option<String>,
 }
 
 /// One entry of `http:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct HttpRule {
     /// The route's name in logs.
@@ -37,21 +53,21 @@ pub struct HttpRule {
     pub matches: List<HttpMatchRequest>,
     /// Weighted destinations.
     pub route: List<HttpDestination>,
-    /// Not supported yet.
-    pub redirect: Option<Value>,
+    /// The client is sent elsewhere.
+    pub redirect: Option<HttpRedirect>,
     /// An answer without an upstream.
     #[serde(alias = "direct_response")]
     pub direct_response: Option<HttpDirectResponse>,
-    /// Not supported yet.
-    pub delegate: Option<Value>,
+    /// The rules of another object stand here, under these conditions.
+    pub delegate: Option<Delegate>,
     /// A new path or Host.
     pub rewrite: Option<HttpRewrite>,
     /// From the request to the end of the response.
     pub timeout: Option<GoDuration>,
     /// What to do about failures.
     pub retries: Option<HttpRetry>,
-    /// Not supported yet.
-    pub fault: Option<Value>,
+    /// Failures to inject.
+    pub fault: Option<HttpFault>,
     /// Not supported yet.
     pub mirror: Option<Value>,
     /// Not supported yet.
@@ -62,11 +78,11 @@ pub struct HttpRule {
     /// Not supported yet.
     #[serde(alias = "mirror_percentage")]
     pub mirror_percentage: Option<Value>,
-    /// Not supported yet.
+    /// Which origins of scripts may ask.
     #[serde(alias = "cors_policy")]
-    pub cors_policy: Option<Value>,
-    /// Not supported yet.
-    pub headers: Option<Value>,
+    pub cors_policy: Option<CorsPolicy>,
+    /// Changes to the fields of requests and answers.
+    pub headers: Option<Headers>,
 }
 
 /// One entry of `match:` under `http:`.
@@ -123,7 +139,7 @@ pub struct StringMatch {
 }
 
 /// One entry of `route:` under `http:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct HttpDestination {
     /// Where to.
@@ -131,12 +147,12 @@ pub struct HttpDestination {
     /// Relative share.
     #[serde(deserialize_with = "integer")]
     pub weight: Option<i64>,
-    /// Not supported yet.
-    pub headers: Option<Value>,
+    /// Changes to the fields of requests and answers, after those of the route.
+    pub headers: Option<Headers>,
 }
 
 /// `destination:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct RouteDestination {
     /// A host of a ServiceEntry.
@@ -148,7 +164,7 @@ pub struct RouteDestination {
 }
 
 /// `port:` with a number inside.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct PortSelector {
     /// The service port.
@@ -157,7 +173,7 @@ pub struct PortSelector {
 }
 
 /// `directResponse:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct HttpDirectResponse {
     /// The status.
@@ -168,30 +184,30 @@ pub struct HttpDirectResponse {
 }
 
 /// `body:` of a direct response.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct HttpBody {
     /// As text.
     pub string: Option<String>,
-    /// As base64; not supported yet.
-    pub bytes: Option<Value>,
+    /// As base64.
+    pub bytes: Option<String>,
 }
 
 /// `rewrite:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct HttpRewrite {
     /// Replaces what the match has matched.
     pub uri: Option<String>,
     /// A new Host.
     pub authority: Option<String>,
-    /// Not supported yet.
+    /// Replaces what an expression finds in the path.
     #[serde(alias = "uri_regex_rewrite")]
-    pub uri_regex_rewrite: Option<Value>,
+    pub uri_regex_rewrite: Option<RegexRewrite>,
 }
 
 /// `retries:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct HttpRetry {
     /// Attempts after the first.
@@ -206,15 +222,15 @@ pub struct HttpRetry {
     /// Not supported yet.
     #[serde(alias = "retry_remote_localities")]
     pub retry_remote_localities: Option<Value>,
-    /// Not supported yet.
+    /// Whether endpoints that have been tried come last.
     #[serde(alias = "retry_ignore_previous_hosts")]
-    pub retry_ignore_previous_hosts: Option<Value>,
-    /// Not supported yet.
-    pub backoff: Option<Value>,
+    pub retry_ignore_previous_hosts: Option<bool>,
+    /// First wait between two attempts.
+    pub backoff: Option<GoDuration>,
 }
 
 /// One entry of `tls:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TlsRule {
     /// Alternatives, at least one.
@@ -225,7 +241,7 @@ pub struct TlsRule {
 }
 
 /// One entry of `match:` under `tls:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct TlsMatch {
     /// Names and wildcards, each within the hosts of the VirtualService.
@@ -248,7 +264,7 @@ pub struct TlsMatch {
 }
 
 /// One entry of `route:` under `tls:`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TlsDestination {
     /// Where to.

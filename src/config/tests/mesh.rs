@@ -26,7 +26,7 @@ fn with_bootstrap(resources: &str, mesh: &str) -> Loaded {
 fn retry(loaded: &Loaded) -> &RetryPolicy {
     match &http(loaded, 80, "a.example.com").expect("listed").routes[0].action {
         HttpAction::Forward(forward) => &forward.retry,
-        HttpAction::Respond(_) => panic!("not forwarded"),
+        HttpAction::Respond(_) | HttpAction::Redirect(_) => panic!("not forwarded"),
     }
 }
 
@@ -91,7 +91,7 @@ fn what_cannot_be_enforced_of_them_is_refused() {
             sidecar("a", "{outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: a}}}"),
             "spec.outboundTrafficPolicy.egressProxy",
         ),
-        ("accessLogFormat: '%PROTOCOL%'\n".to_owned(), "accessLogFormat"),
+        ("accessLogFormat: '%HOSTNAME%'\n".to_owned(), "accessLogFormat"),
         ("tlsDefaults: {minProtocolVersion: TLSV1_1}\n".to_owned(), "tlsDefaults.minProtocolVersion"),
         ("tlsDefaults: {cipherSuites: [AES128-SHA]}\n".to_owned(), "tlsDefaults.cipherSuites"),
         ("tlsDefaults: {ecdhCurves: [P-521]}\n".to_owned(), "tlsDefaults.ecdhCurves"),
@@ -110,4 +110,15 @@ fn other_config_maps_are_skipped() {
     let loaded = load(&other);
     assert_eq!(loaded.settings.connect_timeout, Duration::from_secs(10));
     assert!(loaded.findings.iter().any(|it| it.code == "PC0005"));
+}
+
+#[test]
+fn a_log_format_means_the_encoding_that_stands_beside_it() {
+    let load = |text: &str| load(text).settings.clone();
+    let text = load("accessLogFormat: '%PROTOCOL%'\n");
+    assert_eq!((text.access_log, text.log_format.is_some()), (AccessLog::Custom, true));
+    assert_eq!(load("accessLogFormat: ''\naccessLogEncoding: JSON\n").access_log, AccessLog::Json);
+    assert!(
+        findings("accessLogFormat: '%PROTOCOL%'\naccessLogEncoding: JSON\n").iter().any(|it| it.2 == "accessLogFormat")
+    );
 }

@@ -60,7 +60,7 @@ fn the_oldest_virtual_service_of_any_namespace_has_a_host() {
     let loaded = load(&[entry("a", "a.example.com", HTTP, DNS), young, older].concat());
     match &http(&loaded, 80, "a.example.com").expect("listed").routes[0].action {
         HttpAction::Respond(response) => assert_eq!(response.status, 202),
-        HttpAction::Forward(_) => panic!("forwarded"),
+        HttpAction::Forward(_) | HttpAction::Redirect(_) => panic!("forwarded"),
     }
 }
 

@@ -1,12 +1,15 @@
 //! `http:` of a VirtualService (pilot's validateHTTPRoute).
 
+mod actions;
+mod cors;
+mod headers;
+
 use crate::config::compile;
 use crate::config::finding::code;
 use crate::config::istio::Scope;
+use crate::config::istio::http_action::RegexRewrite;
 use crate::config::istio::scalar::GoDuration;
-use crate::config::istio::virtual_service::{
-    HttpDirectResponse, HttpMatchRequest, HttpRetry, HttpRewrite, HttpRule, StringMatch,
-};
+use crate::config::istio::virtual_service::{HttpMatchRequest, HttpRetry, HttpRewrite, HttpRule, StringMatch};
 use crate::limits::TIMEOUT_MAX;
 use crate::route::host::Authority;
 
@@ -15,9 +18,6 @@ use super::{duration_fault, port};
 
 /// Longest expression, as Istio's.
 const REGEX_BYTES_MAX: usize = 1024;
-
-/// Largest body of a direct response, as Istio's.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most attempts after the first: each may hold a connection.
 const ATTEMPTS_MAX: i64 = 100;
@@ -52,11 +52,20 @@ pub(super) fn validate(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
     for (index, route) in rule.route.iter().enumerate() {
         let field = format!("{field}.route[{index}]");
         destination(route.destination.as_ref(), &field, scope);
-        scope.refuse_present(&field, [("headers", route.headers.is_some())]);
+        if let Some(headers) = &route.headers {
+            headers::headers(headers, &format!("{field}.headers"), scope);
+        }
         weights.push((route.weight, field));
     }
     weight(&weights, field, scope);
     unsupported(rule, field, scope);
+    if let Some(policy) = &rule.cors_policy {
+        cors::cors(policy, &format!("{field}.corsPolicy"), scope);
+    }
+    if let Some(headers) = &rule.headers {
+        headers::headers(headers, &format!("{field}.headers"), scope);
+    }
+    headers::authorities(rule, field, scope);
     timeout(rule.timeout, &format!("{field}.timeout"), scope);
     if let Some(retries) = &rule.retries {
         retry(retries, &format!("{field}.retries"), scope);
@@ -89,38 +98,32 @@ fn action(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
     for (pair, _) in rules.into_iter().filter(|(_, present)| *present) {
         scope.error(field, format!("HTTP route rule cannot contain {pair}"));
     }
+    if let Some(delegate) = &rule.delegate {
+        if delegate.name.as_deref().unwrap_or_default().is_empty() {
+            scope.error(format!("{field}.delegate.name"), "must specify the delegate name");
+        }
+        if route || redirect || respond {
+            scope.error(field, "delegate can be set only when route, redirect and directResponse are not");
+        }
+    }
     if let Some(response) = &rule.direct_response {
-        direct_response(response, &format!("{field}.directResponse"), scope);
+        actions::direct_response(response, &format!("{field}.directResponse"), scope);
+    }
+    if let Some(redirect) = &rule.redirect {
+        actions::redirect(redirect, &format!("{field}.redirect"), scope);
+    }
+    if let Some(fault) = &rule.fault {
+        actions::fault(fault, &format!("{field}.fault"), scope);
     }
 }
 
-fn direct_response(response: &HttpDirectResponse, field: &str, scope: &mut Scope<'_>) {
-    if !response.status.is_some_and(|status| (200..=599).contains(&status)) {
-        let status = response.status.unwrap_or(0);
-        scope.error(format!("{field}.status"), format!("status {status} is not in the range 200..599"));
-    }
-    let Some(body) = &response.body else { return };
-    scope.refuse_present(&format!("{field}.body"), [("bytes", body.bytes.is_some())]);
-    if body.string.as_ref().is_some_and(|body| body.len() > BODY_BYTES_MAX) {
-        scope.error(format!("{field}.body.string"), "direct response body is larger than 1MB");
-    }
-}
-
-/// What would change who passes or what arrives is refused; what adds to it is warned about.
+/// What adds to what happens, and does not happen here.
 fn unsupported(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
-    let refused = [
-        ("redirect", rule.redirect.is_some()),
-        ("delegate", rule.delegate.is_some()),
-        ("fault", rule.fault.is_some()),
-        ("headers", rule.headers.is_some()),
-    ];
-    scope.refuse_present(field, refused);
     let warned = [
         ("mirror", rule.mirror.is_some()),
         ("mirrors", !rule.mirrors.is_empty()),
         ("mirrorPercent", rule.mirror_percent.is_some()),
         ("mirrorPercentage", rule.mirror_percentage.is_some()),
-        ("corsPolicy", rule.cors_policy.is_some()),
     ];
     scope.warn_present(field, warned);
 }
@@ -189,12 +192,7 @@ fn retry(retries: &HttpRetry, field: &str, scope: &mut Scope<'_>) {
     for (part, message) in retry_faults(retries) {
         scope.error(format!("{field}{part}"), message);
     }
-    let warned = [
-        ("retryRemoteLocalities", retries.retry_remote_localities.is_some()),
-        ("retryIgnorePreviousHosts", retries.retry_ignore_previous_hosts.is_some()),
-        ("backoff", retries.backoff.is_some()),
-    ];
-    scope.warn_present(field, warned);
+    scope.warn_present(field, [("retryRemoteLocalities", retries.retry_remote_localities.is_some())]);
 }
 
 fn retry_words(retries: &HttpRetry) -> impl Iterator<Item = &str> {
@@ -224,6 +222,9 @@ pub(in crate::config) fn retry_faults(retries: &HttpRetry) -> Vec<(&'static str,
     if let Some(message) = timeout_fault(retries.per_try_timeout) {
         faults.push((".perTryTimeout", message));
     }
+    if let Some(message) = retries.backoff.and_then(|backoff| duration_fault(backoff.0, TIMEOUT_MAX)) {
+        faults.push((".backoff", message));
+    }
     faults
 }
 
@@ -231,7 +232,12 @@ fn rewrite(rewrite: &HttpRewrite, field: &str, scope: &mut Scope<'_>) {
     if rewrite.uri.is_none() && rewrite.authority.is_none() && rewrite.uri_regex_rewrite.is_none() {
         scope.error(field, "rewrite must specify URI, regex, or authority");
     }
-    scope.refuse_present(field, [("uriRegexRewrite", rewrite.uri_regex_rewrite.is_some())]);
+    if let Some(regex) = &rewrite.uri_regex_rewrite {
+        regex_rewrite(regex, &format!("{field}.uriRegexRewrite"), scope);
+        if rewrite.uri.is_some() {
+            scope.error(field, "rewrite may only contain one of URI or regex");
+        }
+    }
     if let Some(uri) = &rewrite.uri {
         let legal = uri.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
         if !legal {
@@ -246,5 +252,44 @@ fn rewrite(rewrite: &HttpRewrite, field: &str, scope: &mut Scope<'_>) {
     }
     if let Some(Err(error)) = rewrite.authority.as_ref().map(|authority| Authority::parse(authority.as_bytes())) {
         scope.error(format!("{field}.authority"), format!("not a valid authority: {error}"));
+    }
+}
+
+fn regex_rewrite(rewrite: &RegexRewrite, field: &str, scope: &mut Scope<'_>) {
+    let text = |text: &'_ Option<String>| text.as_deref().unwrap_or_default().to_owned();
+    let (found, replacement) = (text(&rewrite.found), text(&rewrite.rewrite));
+    if found.is_empty() || replacement.is_empty() {
+        scope.error(field, "UriRegexRewrite requires both Rewrite and Match fields to be specified");
+    }
+    if found.len() > REGEX_BYTES_MAX {
+        scope.error(format!("{field}.match"), format!("regex is too long; the limit is {REGEX_BYTES_MAX} bytes"));
+        return;
+    }
+    let groups = match regex::Regex::new(&found) {
+        Ok(expression) => expression.captures_len(),
+        Err(error) => {
+            let message = format!("invalid regex: {error}; Istio uses RE2 style regex-based match");
+            scope.error(format!("{field}.match"), message);
+            return;
+        }
+    };
+    let legal = replacement.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+    if !legal {
+        scope.error(format!("{field}.rewrite"), "the path has a character that must be escaped");
+    }
+    let mut characters = replacement.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            continue;
+        }
+        match characters.next() {
+            Some('\\') => {}
+            Some(digit) if digit.to_digit(10).is_some_and(|group| (group as usize) < groups) => {}
+            Some(other) => {
+                let message = format!("\\{other} names no group of the expression; \\\\ is a backslash");
+                scope.error(format!("{field}.rewrite"), message);
+            }
+            None => scope.error(format!("{field}.rewrite"), "a backslash at the end names no group"),
+        }
     }
 }

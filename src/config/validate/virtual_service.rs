@@ -10,7 +10,7 @@ use super::{export_to, host, http, is_label, port};
 
 pub(super) fn validate(service: &VirtualService, scope: &mut Scope<'_>) {
     if service.hosts.is_empty() {
-        scope.error("spec.hosts", "virtual service must have at least one host");
+        delegate(service, scope);
     }
     let mut patterns = Vec::new();
     for (index, text) in service.hosts.iter().enumerate() {
@@ -180,5 +180,18 @@ pub(super) fn weight(weights: &[(Option<i64>, String)], field: &str, scope: &mut
         scope.error(format!("{field}.route"), "total destination weight = 0");
     } else if u32::try_from(total).is_err() {
         scope.error(format!("{field}.route"), "total destination weight is greater than 4294967295");
+    }
+}
+
+/// A VirtualService without hosts is a delegate: rules of `http:` for others to use.
+fn delegate(service: &VirtualService, scope: &mut Scope<'_>) {
+    if service.http.is_empty() {
+        scope.error("spec.hosts", "virtual service must have at least one host");
+    }
+    if !service.tls.is_empty() || !service.tcp.is_empty() {
+        scope.error("spec", "delegate virtual service must have only http routes");
+    }
+    for (index, _) in service.http.iter().enumerate().filter(|(_, rule)| rule.delegate.is_some()) {
+        scope.error(format!("spec.http[{index}].delegate"), "delegate virtual service cannot delegate again");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
+use smallvec::SmallVec;
 
 use crate::failure::Failure;
 use crate::limits::{HANDSHAKE_TIMEOUT, TIMEOUT_MAX};
@@ -13,7 +14,7 @@ use crate::net::{Within, sleep, within};
 use crate::route::cluster::{Cluster, TlsProfile, VerifyName};
 use crate::route::decide;
 use crate::route::host::HostName;
-use crate::route::http::{Forward, Matched, RetryPolicy};
+use crate::route::http::{Edits, Forward, Matched, NO_EDITS, RETRY_BACK_OFF, RetryPolicy};
 use crate::snapshot::Snapshot;
 use crate::upstream::account::{Account, Lease, Overflow, Passage};
 use crate::upstream::balance::{Candidates, Wanted};
@@ -22,15 +23,15 @@ use crate::upstream::dial;
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::PoolKey;
 use crate::upstream::tls;
-use crate::wire::http1::Span;
+use crate::wire::http1::{FieldEdits, Span};
 
 use super::exchange::{self, Broken};
 use super::facts::Facts;
 use super::turn::{Ending, Turn};
 use super::{After, Client};
 
-/// First wait before another attempt, doubled each time: Envoy's default.
-const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
+/// A wait between two attempts grows to so many times the first one, as Envoy's default.
+const BACK_OFF_GROWTH_MAX: u32 = 10;
 
 /// How requests to hosts that no resource names are retried.
 static ANYWHERE_RETRY: RetryPolicy = RetryPolicy {
@@ -39,6 +40,8 @@ static ANYWHERE_RETRY: RetryPolicy = RetryPolicy {
     on_connect_failure: true,
     on_reset: false,
     on_status: Vec::new(),
+    back_off: RETRY_BACK_OFF,
+    avoid_tried: true,
 };
 
 /// Everything about a request that its route has settled.
@@ -46,11 +49,13 @@ pub(super) struct Plan<'s> {
     cluster: ClusterRef<'s>,
     /// Path and query to send.
     pub(super) target: Target,
-    /// The Host to send; `None`: as the client sent it.
-    pub(super) host: Option<&'s str>,
+    /// What changes in the heads, Host included.
+    pub(super) edits: &'s Edits,
+    /// Those and more for the answer, which a CORS policy marks.
+    pub(super) marks: Option<Box<FieldEdits>>,
     /// The name to resolve where the cluster leaves it to the request, and to put into the SNI.
     requested: HostName,
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     retry: &'s RetryPolicy,
     /// What the choice of an endpoint follows from, where the cluster hashes.
     key: Option<u64>,
@@ -117,7 +122,8 @@ impl<'s> Plan<'s> {
         Ok(Self {
             cluster: ClusterRef::Route(onward.cluster),
             target: facts.target(onward.path.as_deref()),
-            host: route.rewrite_authority.as_deref(),
+            edits: onward.edits,
+            marks: None,
             requested: onward.requested,
             timeout: route.timeout,
             retry: &route.retry,
@@ -132,6 +138,11 @@ impl<'s> Plan<'s> {
         Self { timeout: self.timeout.into_iter().chain(bound).min(), ..self }
     }
 
+    /// What changes in the head of the answer.
+    fn answer_fields(&self) -> &FieldEdits {
+        self.marks.as_deref().unwrap_or(&self.edits.response)
+    }
+
     /// Forwarding to a host that no resource names, under ALLOW_ANY.
     ///
     /// # Errors
@@ -140,7 +151,8 @@ impl<'s> Plan<'s> {
         Ok(Self {
             cluster: ClusterRef::Anywhere(Box::new(decide::passthrough_cluster(client.service_port, snapshot))),
             target: facts.target(None),
-            host: None,
+            edits: &NO_EDITS,
+            marks: None,
             requested: facts.host.clone().ok_or(Failure::NotListed)?,
             timeout: None,
             retry: &ANYWHERE_RETRY,
@@ -162,12 +174,13 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, mut plan: Plan<'a>) -> Resu
         Some(account) => Some(account.request().map_err(|overflow| overflowed(turn, overflow))?),
         None => None,
     };
-    let deadline = Deadline(plan.timeout.map(|timeout| Instant::now() + timeout));
+    let deadline = Deadline(plan.timeout.map(|timeout| turn.story.started + timeout));
     let mut tries_left = plan.retry.attempts;
-    let mut back_off = RETRY_BACK_OFF;
+    let mut back_off = plan.retry.back_off;
+    let mut tried = Tried::new();
     loop {
         let retry_on = if tries_left > 0 { &*plan.retry.on_status } else { &[] };
-        let error = match attempt(turn, &plan, deadline, retry_on).await {
+        let error = match attempt(turn, &plan, deadline, retry_on, &tried).await {
             Ok((mut after, failure)) => {
                 if let After::Upgrade(upgraded) = &mut after {
                     upgraded.passage = plan.passage.take();
@@ -194,13 +207,19 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, mut plan: Plan<'a>) -> Resu
         if deadline.limit(sleep(back_off)).await.is_none() {
             return Err(Failure::RequestDeadline);
         }
-        back_off *= 2;
+        back_off = (back_off * 2).min(plan.retry.back_off * BACK_OFF_GROWTH_MAX);
+        if plan.retry.avoid_tried {
+            tried.extend(turn.story.upstream);
+        }
     }
 }
 
 fn overflowed(turn: &mut Turn<'_>, overflow: Overflow) -> Failure {
     turn.story.transport(Failure::UpstreamOverflow, &format!("overflow: {}", overflow.as_str()))
 }
+
+/// Endpoints that have failed a request.
+type Tried = SmallVec<[SocketAddr; 1]>;
 
 /// When a request must be over.
 #[derive(Clone, Copy, Debug)]
@@ -258,8 +277,9 @@ async fn attempt(
     plan: &Plan<'_>,
     deadline: Deadline,
     retry_on: &[u16],
+    tried: &[SocketAddr],
 ) -> Result<Ending, AttemptError> {
-    let obtained = deadline.limit(obtain(turn, plan)).await;
+    let obtained = deadline.limit(obtain(turn, plan, tried)).await;
     let (connection, key, reused) = obtained.ok_or(AttemptError::last(Failure::RequestDeadline))??;
     turn.story.upstream = Some(connection.address);
     turn.story.upstream_local = Some(connection.local);
@@ -268,7 +288,7 @@ async fn attempt(
     let context = Rc::clone(turn.context);
     context.balancer.began(address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
-    let terms = exchange::Terms { deadline, head_deadline, retry_on, reused };
+    let terms = exchange::Terms { deadline, head_deadline, retry_on, fields: plan.answer_fields(), reused };
     turn.client.set_upstream(Some(connection.socket.share()));
     let result = exchange::run(turn, plan, connection, terms).await;
     turn.client.set_upstream(None);
@@ -328,7 +348,11 @@ fn classify(failure: Failure, reused: bool, turn: &Turn<'_>) -> AttemptError {
 }
 
 /// A connection for the request: an idle one, or a new one to the first candidate that can be reached and verified.
-async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, PoolKey, bool), AttemptError> {
+async fn obtain(
+    turn: &mut Turn<'_>,
+    plan: &Plan<'_>,
+    tried: &[SocketAddr],
+) -> Result<(Connection, PoolKey, bool), AttemptError> {
     let context = Rc::clone(turn.context);
     let cluster = plan.cluster.get();
     let (profile, server_name) = match &cluster.tls {
@@ -342,8 +366,11 @@ async fn obtain(turn: &mut Turn<'_>, plan: &Plan<'_>) -> Result<(Connection, Poo
     let account = plan.passage.as_ref().map(Passage::account);
     let wanted = Wanted { host: &plan.requested, key: plan.key, account: account.map(|account| &**account) };
     let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
-    let candidates =
+    let mut candidates =
         candidates.map_err(|(failure, reason)| AttemptError::last(turn.story.transport(failure, &reason)))?;
+    if !tried.is_empty() {
+        candidates.sort_by_key(|address| tried.contains(address));
+    }
     let key = |address| PoolKey { pool: cluster.pool, address, server_name: server_name.clone() };
     let first = key(candidates[0]);
     if let Some(connection) = context.pool.take(&first, &context.scratch) {

@@ -5,6 +5,7 @@
 
 mod exchange;
 pub(crate) mod facts;
+mod fault;
 mod forward;
 mod head;
 mod story;

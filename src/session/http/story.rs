@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::net::wall_time;
 use crate::route::host::HostName;
+use crate::telemetry::format::Format;
 use crate::telemetry::record::{HttpRecord, Record};
-use crate::wire::http1::{RequestHead, Version};
+use crate::wire::http1::{Head, RequestHead, Version};
 
 use super::super::context::Denied;
 use super::super::tunnel::BLACK_HOLE_CLUSTER;
@@ -34,6 +35,10 @@ pub(super) struct Story<'a> {
     pub(super) service: Option<&'a str>,
     pub(super) route: Option<Cow<'a, str>>,
     pub(super) originated_tls: bool,
+    /// Whether the route's `fault.delay` has held it up.
+    pub(super) delayed: bool,
+    /// The fields of the answer that the log format asks for.
+    pub(super) answer_fields: Vec<(Box<str>, Box<[u8]>)>,
     pub(super) host: Option<HostName>,
 }
 
@@ -54,6 +59,13 @@ impl Names {
 }
 
 impl Story<'_> {
+    /// Keeps what the log format shows of an answer.
+    pub(super) fn keep_fields(&mut self, format: &Format, head: &Head, bytes: &[u8]) {
+        let names = format.answer_fields().iter();
+        let found = names.filter_map(|name| head.find(bytes, name).map(|value| (name.clone(), value.into())));
+        self.answer_fields = found.collect();
+    }
+
     /// Takes the texts out, so that what is left borrows nothing.
     pub(super) fn detach(&mut self) -> (Story<'static>, Names) {
         let names = Names {
@@ -76,6 +88,8 @@ impl Story<'_> {
             service: None,
             route: None,
             originated_tls: self.originated_tls,
+            delayed: self.delayed,
+            answer_fields: std::mem::take(&mut self.answer_fields),
             host: self.host.take(),
         };
         (story, names)
@@ -97,6 +111,8 @@ impl Story<'_> {
             service: None,
             route: None,
             originated_tls: false,
+            delayed: false,
+            answer_fields: Vec::new(),
             host: None,
         }
     }
@@ -128,6 +144,8 @@ impl Story<'_> {
             user_agent: head.head.find(bytes, "user-agent"),
             request_id: head.head.find(bytes, "x-request-id"),
             authority: Some(head.authority.of(bytes)),
+            head: Some((&head.head, bytes)),
+            answer_fields: &self.answer_fields,
             ..HttpRecord::default()
         };
         self.tell(context, client, http, failure);
@@ -147,6 +165,8 @@ impl Story<'_> {
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
         let not_listed = matches!(failure, Some(Failure::NotListed));
         let details = failure.as_ref().map(Failure::details);
+        let flags = failure.as_ref().map_or("-", Failure::http_flag);
+        let flags = if self.delayed { with_delay(flags) } else { Cow::Borrowed(flags) };
         let record = Record {
             start: wall_time(self.started),
             duration: self.ended.unwrap_or_else(Instant::now).duration_since(self.started),
@@ -156,7 +176,7 @@ impl Story<'_> {
                 upstream_service_time: self.upstream_service_time,
                 ..http
             }),
-            flags: failure.as_ref().map_or("-", Failure::http_flag),
+            flags: &flags,
             termination: None,
             transport_failure: self.transport_failure.as_deref(),
             bytes_received: self.bytes_received,
@@ -179,5 +199,14 @@ impl Story<'_> {
         };
         let failure = failure.as_ref().map(|failure| (failure, denied));
         context.finish(&record, failure, context.snapshot().settings.access_log);
+    }
+}
+
+/// Adds the flag of an injected delay where Envoy's order of flags has it.
+fn with_delay(flags: &'static str) -> Cow<'static, str> {
+    match flags {
+        "-" => Cow::Borrowed("DI"),
+        "UH" | "UT" | "LR" | "UF" | "UC" | "UO" | "NR" => Cow::Owned(format!("{flags},DI")),
+        later => Cow::Owned(format!("DI,{later}")),
     }
 }

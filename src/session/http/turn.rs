@@ -7,9 +7,11 @@ use crate::failure::Failure;
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, within};
 use crate::route::decide::{self, HttpVerdict};
-use crate::route::http::{DirectResponse, Matched};
+use crate::route::http::{CorsVerdict, DirectResponse, Fault, Matched};
 use crate::snapshot::Snapshot;
-use crate::wire::http1::{BodyLength, BodyReader, RequestHead, write_local_response};
+use crate::wire::http1::{
+    BodyLength, BodyReader, FieldEdits, LocalResponse, NO_FIELD_EDITS, RequestHead, write_local_response,
+};
 
 use super::exchange;
 use super::facts::Facts;
@@ -34,7 +36,17 @@ pub(super) type Ending = (After, Option<Failure>);
 /// What a decision asks for, free of the borrows it was made with.
 enum Next<'s> {
     Forward(Plan<'s>),
-    Respond(&'s DirectResponse),
+    Respond(&'s DirectResponse, Cow<'s, FieldEdits>),
+    Redirect(u16, String, Cow<'s, FieldEdits>),
+    Preflight(FieldEdits),
+}
+
+/// An answer of our own.
+struct Answer<'b> {
+    status: u16,
+    body: &'b [u8],
+    location: Option<&'b str>,
+    fields: &'b FieldEdits,
 }
 
 impl<'a> Turn<'a> {
@@ -53,9 +65,19 @@ impl<'a> Turn<'a> {
     pub(super) async fn take(&mut self) -> After {
         let (settings, tables) = (&self.snapshot.settings, &self.snapshot.routes.tables);
         settings.fields.withhold(&mut self.head, self.inbound.bytes(), tables.method_policy);
-        let result = match self.decide() {
+        let result = match self.begin().await {
             Ok(Next::Forward(plan)) => forward::forward(self, plan).await,
-            Ok(Next::Respond(response)) => Ok((self.respond(response.status, &response.body).await, None)),
+            Ok(Next::Respond(response, fields)) => {
+                let DirectResponse { status, body, .. } = response;
+                Ok((self.respond(Answer { status: *status, body, location: None, fields: &fields }).await, None))
+            }
+            Ok(Next::Redirect(status, location, fields)) => {
+                let location = Some(&*location);
+                Ok((self.respond(Answer { status, body: b"", location, fields: &fields }).await, None))
+            }
+            Ok(Next::Preflight(fields)) => {
+                Ok((self.respond(Answer { status: 200, body: b"", location: None, fields: &fields }).await, None))
+            }
             Err(failure) => Err(failure),
         };
         let (after, failure) = match result {
@@ -70,7 +92,17 @@ impl<'a> Turn<'a> {
         after
     }
 
-    fn decide(&mut self) -> Result<Next<'a>, Failure> {
+    /// Decides, and lets the request suffer what its route has in store for it first.
+    async fn begin(&mut self) -> Result<Next<'a>, Failure> {
+        let (next, fault) = self.decide()?;
+        if let Some(fault) = fault {
+            let timeout = if let Next::Forward(plan) = &next { plan.timeout } else { None };
+            Box::pin(self.suffer(fault, timeout)).await?;
+        }
+        Ok(next)
+    }
+
+    fn decide(&mut self) -> Result<(Next<'a>, Option<&'a Fault>), Failure> {
         let snapshot = self.snapshot;
         let facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
         self.story.host.clone_from(&facts.host);
@@ -79,23 +111,38 @@ impl<'a> Turn<'a> {
         let verdict = decide::http(snapshot, self.client.source(), host, &facts)?;
         let ticket = self.context.balancer.random();
         let entered = decide::enter(snapshot, verdict, host, &facts, ticket)?;
-        match entered.verdict {
-            HttpVerdict::Forward(host, matched, route) => {
+        let Some(matched) = entered.verdict.matched() else {
+            self.story.route = Some("allow_any".into());
+            return Ok((Next::Forward(Plan::anywhere(snapshot, self.client, &facts)?), None));
+        };
+        self.story.route = Some(route_name(matched));
+        let marks = match matched.cors(&facts) {
+            CorsVerdict::Unconcerned => None,
+            CorsVerdict::Allowed(fields) => Some(fields),
+            CorsVerdict::Preflight(fields) => {
+                self.story.details = "cors_response";
+                return Ok((Next::Preflight(fields), None));
+            }
+        };
+        let next = match entered.verdict {
+            HttpVerdict::Forward(host, _, route) => {
                 self.story.service = Some(&host.host);
-                self.story.route = Some(route_name(matched));
-                Plan::new(snapshot, self.client, &facts, matched, route, ticket)
-                    .map(|plan| Next::Forward(plan.within(entered.before)))
+                let plan = Plan::new(snapshot, self.client, &facts, matched, route, ticket)?;
+                let mut plan = plan.within(entered.before);
+                plan.marks = marks.map(|marks| Box::new(marked(&plan.edits.response, Some(marks)).into_owned()));
+                Next::Forward(plan)
             }
-            HttpVerdict::Anywhere => {
-                self.story.route = Some("allow_any".into());
-                Plan::anywhere(snapshot, self.client, &facts).map(Next::Forward)
-            }
-            HttpVerdict::Respond(_, matched, response) => {
-                self.story.route = Some(route_name(matched));
+            HttpVerdict::Respond(_, _, response) => {
                 self.story.details = "direct_response";
-                Ok(Next::Respond(response))
+                Next::Respond(response, marked(&response.fields, marks))
             }
-        }
+            HttpVerdict::Redirect(_, _, redirect) => {
+                self.story.details = "direct_response";
+                Next::Redirect(redirect.status, redirect.location(&facts), marked(&redirect.fields, marks))
+            }
+            HttpVerdict::Anywhere => Next::Forward(Plan::anywhere(snapshot, self.client, &facts)?),
+        };
+        Ok((next, matched.route.fault.as_deref()))
     }
 
     /// Sends the answer that a failure is owed.
@@ -104,14 +151,16 @@ impl<'a> Turn<'a> {
             Some(status) => {
                 let text =
                     explain(failure, self.story.host.as_ref().map(ToString::to_string), self.client.service_port);
-                self.respond(status, &text).await
+                let body = text.as_bytes();
+                self.respond(Answer { status, body, location: None, fields: &NO_FIELD_EDITS }).await
             }
             None => After::Reset,
         }
     }
 
     /// Sends an answer of our own. The connection stays only if the request's body can be read to its end.
-    async fn respond(&mut self, status: u16, body: &str) -> After {
+    async fn respond(&mut self, answer: Answer<'_>) -> After {
+        let Answer { status, body, location, fields } = answer;
         let limits = &self.snapshot.settings.limits;
         let mut unread = BodyReader::new(self.head.body, exchange::body_limits(limits));
         // An attempt that failed may have taken some of it.
@@ -120,15 +169,17 @@ impl<'a> Turn<'a> {
         self.inbound.take(taken);
         let is_small = matches!(self.head.body, BodyLength::Fixed(length) if length <= DRAINED_BODY_BYTES_MAX);
         let body_ends = is_whole && (unread.is_done() || (is_small && !self.head.expects_continue));
-        let keep = self.head.keep_alive && body_ends && !matches!(status, 400 | 408) && !self.context.draining.get();
+        let keep_alive =
+            self.head.keep_alive && body_ends && !matches!(status, 400 | 408) && !self.context.draining.get();
         let to_head = self.head.method.of(self.inbound.bytes()) == b"HEAD";
         let mut answer = Vec::new();
-        write_local_response(status, body, keep, to_head, &mut answer);
+        let response = LocalResponse { status, body, location, fields, keep_alive, to_head };
+        write_local_response(&response, &mut answer);
         self.story.status = status;
         self.story.bytes_sent = if to_head { 0 } else { body.len() as u64 };
         // A client that asks and asks and never reads must not hold its place for ever.
         match within(limits.body_idle_timeout, self.client.socket.send_all(&answer)).await {
-            Some(Ok(())) if keep && self.drain(&mut unread).await => After::Keep,
+            Some(Ok(())) if keep_alive && self.drain(&mut unread).await => After::Keep,
             Some(Ok(())) => After::Close,
             Some(Err(_)) | None => After::Reset,
         }
@@ -159,6 +210,14 @@ impl<'a> Turn<'a> {
     }
 }
 
+/// The changes of a route to its answers, and after them those of its CORS policy.
+fn marked(fields: &FieldEdits, marks: Option<FieldEdits>) -> Cow<'_, FieldEdits> {
+    let Some(marks) = marks else { return Cow::Borrowed(fields) };
+    let mut fields = fields.clone();
+    fields.extend(&marks);
+    Cow::Owned(fields)
+}
+
 /// What the access log shows as %ROUTE_NAME%.
 fn route_name(matched: Matched<'_>) -> Cow<'_, str> {
     match matched.by.and_then(|by| by.name.as_ref()) {
@@ -173,7 +232,9 @@ pub(super) fn refuse_malformed(context: &Rc<Context>, client: &Client, bytes: &[
     if let Some(status) = failure.status() {
         let text = explain(failure, None, client.service_port);
         let mut answer = Vec::new();
-        write_local_response(status, &text, false, false, &mut answer);
+        let (body, fields) = (text.as_bytes(), &NO_FIELD_EDITS);
+        let response = LocalResponse { status, body, location: None, fields, keep_alive: false, to_head: false };
+        write_local_response(&response, &mut answer);
         // A socket that does not take a few hundred bytes has a client that does not read: it gets no answer.
         if client.socket.send(&answer).is_ok() {
             story.status = status;
@@ -188,6 +249,9 @@ fn explain(failure: &Failure, host: Option<String>, port: u16) -> String {
     if let Failure::AccessDenied(_) = failure {
         // Istio's own words, which clients and tests look for.
         return "RBAC: access denied".to_owned();
+    }
+    if let Failure::FaultAbort(_) = failure {
+        return "fault filter abort".to_owned(); // Envoy's.
     }
     let reason = failure.reason();
     match (host, failure == &Failure::NotListed) {

@@ -105,6 +105,11 @@ fn known(name: &[u8]) -> Known {
     }
 }
 
+/// Whether a field concerns the two ends and neither the framing nor a single connection.
+pub(super) fn is_end_to_end(name: &[u8]) -> bool {
+    known(name) == Known::Other
+}
+
 /// Takes the tokenized fields of a head of `len` bytes over, and reads their facts.
 pub(super) fn gather(headers: &[httparse::Header<'_>], bytes: &[u8], len: usize) -> Result<(Head, Facts), HeadError> {
     let mut head = Head { len: offset(len), fields: SmallVec::with_capacity(headers.len()) };

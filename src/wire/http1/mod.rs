@@ -6,6 +6,7 @@
 mod body;
 mod chunked;
 mod claims;
+mod edits;
 mod fields;
 mod grammar;
 mod head;
@@ -22,8 +23,9 @@ mod tests;
 
 pub use body::{BodyError, BodyLimits, BodyReader, Step};
 pub use claims::{Claims, via_names};
+pub use edits::{FieldEdits, NO_FIELD_EDITS};
 pub use head::{Field, Head, HeadError, HeadLimits, Parsed, Span, Version};
-pub use local::write_local_response;
+pub use local::{LocalResponse, write_local_response};
 pub use request::{RequestHead, TargetForm, parse_request};
 pub use response::{ResponseHead, SWITCHING_PROTOCOLS, parse_response};
 pub use write::{

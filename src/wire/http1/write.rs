@@ -1,5 +1,6 @@
 //! Heads and chunks as the gateway sends them.
 
+use super::edits::FieldEdits;
 use super::head::{Head, Version};
 use super::response::{SWITCHING_PROTOCOLS, is_bodiless};
 use super::{BodyLength, RequestHead, ResponseHead};
@@ -18,15 +19,19 @@ pub struct RequestEdits<'a> {
     pub upgrade: bool,
     /// The name to add to Via; `None`: Via is left alone.
     pub via: Option<&'a str>,
+    /// Changes to the other fields.
+    pub fields: &'a FieldEdits,
 }
 
 /// What changes in a forwarded response head.
 #[derive(Clone, Copy, Debug)]
-pub struct ResponseEdits {
+pub struct ResponseEdits<'a> {
     /// Whether the client's connection stays open; `Connection: close` is written if not.
     pub keep_alive: bool,
     /// Whether the client speaks HTTP/1.0: never chunked, and `Connection: keep-alive` is written if it stays.
     pub http10: bool,
+    /// Changes to the other fields.
+    pub fields: &'a FieldEdits,
 }
 
 /// Appends the head of a forwarded request: always HTTP/1.1, one Host first, hop-by-hop fields left out, and the
@@ -41,7 +46,7 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], edits: &RequestEdits<'_>,
     out.extend_from_slice(edits.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_field(b"Host", edits.host.as_bytes(), out);
-    write_end_to_end(&head.head, bytes, out);
+    write_end_to_end(&head.head, bytes, edits.fields, out);
     if let Some(pseudonym) = edits.via {
         write_via(head.version, pseudonym, out);
     }
@@ -58,11 +63,11 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], edits: &RequestEdits<'_>,
 /// would be. A 101 keeps its Upgrade; forward one only if the request's was. An interim response says nothing about
 /// the connection; HTTP/1.0 knows none, so drop it there. What ends with the connection is marked `close` whatever
 /// `edits` says.
-pub fn write_response(head: &ResponseHead, bytes: &[u8], edits: ResponseEdits, out: &mut Vec<u8>) {
+pub fn write_response(head: &ResponseHead, bytes: &[u8], edits: ResponseEdits<'_>, out: &mut Vec<u8>) {
     let length = downstream_length(head.body, edits.http10);
     out.reserve(head.head.len as usize + HEAD_SLACK);
     write_status_line(head.status, head.phrase.of(bytes), out);
-    write_end_to_end(&head.head, bytes, out);
+    write_end_to_end(&head.head, bytes, edits.fields, out);
     write_framing(length, out);
     if length == BodyLength::None
         && !is_bodiless(head.status)
@@ -147,10 +152,15 @@ fn write_via(version: Version, pseudonym: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_end_to_end(head: &Head, bytes: &[u8], out: &mut Vec<u8>) {
+fn write_end_to_end(head: &Head, bytes: &[u8], edits: &FieldEdits, out: &mut Vec<u8>) {
+    let drops_some = edits.drops_some();
     for field in head.fields.iter().filter(|field| !field.hop) {
-        write_field(field.name.of(bytes), field.value.of(bytes), out);
+        let name = field.name.of(bytes);
+        if !drops_some || !edits.drops(name) {
+            write_field(name, field.value.of(bytes), out);
+        }
     }
+    edits.write_added(out);
 }
 
 fn write_decimal(number: u64, out: &mut Vec<u8>) {

@@ -39,6 +39,16 @@ pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: 
     }
 }
 
+/// What rules inherit by delegation does not survive the way to a Gateway either.
+pub(super) fn delegated(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    for object in objects.virtual_services.iter().filter(|object| !object.spec.delegates.is_empty()) {
+        let scope = &mut Scope::new(&object.origin, report);
+        for (index, rule) in object.spec.http.iter().enumerate() {
+            carried(rule, &format!("spec.http[{index}]"), registry, scope);
+        }
+    }
+}
+
 /// Every gateway that a VirtualService names, with its field.
 fn named(service: &VirtualService) -> Vec<(String, &String)> {
     let http = service.http.iter().enumerate().flat_map(|(rule, http)| {

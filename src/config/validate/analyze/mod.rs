@@ -41,3 +41,8 @@ pub fn analyze(
     origination::system_roots(objects, registry, bootstrap, report);
     origination::plain_text(objects, registry, report);
 }
+
+/// Judges what has only come together by delegation.
+pub fn delegated(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    gateways::delegated(objects, registry, report);
+}

@@ -81,8 +81,11 @@ pub(super) fn dead_rules(objects: &Objects, report: &mut Report) {
                 scope.warning(code::DEAD_RULE, format!("spec.http[{index}]"), message);
                 continue;
             }
-            catch_all = rule.matches.is_empty();
-            dead_matches(index, rule, &mut seen, scope);
+            // What a delegate does not match goes on to the next rule.
+            if rule.delegate.is_none() {
+                catch_all = rule.matches.is_empty();
+                dead_matches(index, rule, &mut seen, scope);
+            }
         }
         dead_names(&object.spec, scope);
     }

@@ -6,14 +6,17 @@ use crate::failure::Failure;
 use crate::upstream::connection::{ConnectionError, Intake};
 use crate::upstream::outlier::Outcome;
 use crate::wire::http1::{
-    BodyLength, BodyReader, HeadLimits, Parsed, ResponseEdits, ResponseHead, SWITCHING_PROTOCOLS, Version,
-    downstream_length, parse_response, write_chunk, write_last_chunk, write_response,
+    BodyLength, BodyReader, HeadLimits, NO_FIELD_EDITS, Parsed, ResponseEdits, ResponseHead, SWITCHING_PROTOCOLS,
+    Version, downstream_length, parse_response, write_chunk, write_last_chunk, write_response,
 };
 
 use super::{Broken, Exchange, body_limits};
 
 /// Statuses below this one are interim (RFC 9110 section 15.2).
 const FINAL_STATUS_MIN: u16 = 200;
+
+/// An interim response is passed on as it is, to clients of HTTP/1.1 alone.
+const INTERIM: ResponseEdits<'_> = ResponseEdits { keep_alive: true, http10: false, fields: &NO_FIELD_EDITS };
 
 /// A response of which the head has been passed on.
 pub(super) struct Response {
@@ -142,7 +145,7 @@ impl Exchange<'_, '_> {
                 return Err(self.turn.story.transport(Failure::ResponseMalformed, reason).into());
             }
             if self.turn.head.version == Version::Http11 {
-                write_response(&head, head_bytes, ResponseEdits { keep_alive: true, http10: false }, output);
+                write_response(&head, head_bytes, INTERIM, output);
             }
             bytes = rest;
         }
@@ -156,11 +159,19 @@ impl Exchange<'_, '_> {
             let reason = "the upstream switches to a protocol that nobody asked for";
             return Err(self.turn.story.transport(Failure::ResponseMalformed, reason));
         }
-        write_response(head, bytes, ResponseEdits { keep_alive: true, http10: false }, output);
+        write_response(head, bytes, ResponseEdits { fields: self.terms.fields, ..INTERIM }, output);
+        self.keep_fields(head, bytes);
         self.turn.story.status = head.status;
         self.turn.story.upstream_service_time = Some(self.sent_at().elapsed());
         self.switched = true;
         Ok(())
+    }
+
+    /// Keeps what an access log of the operator's own format will show.
+    fn keep_fields(&mut self, head: &ResponseHead, bytes: &[u8]) {
+        if let Some(format) = &self.turn.snapshot.settings.log_format {
+            self.turn.story.keep_fields(format, &head.head, bytes);
+        }
     }
 
     /// When the request was sent. On a connection that stood ready, that was in the moment the turn began.
@@ -174,11 +185,13 @@ impl Exchange<'_, '_> {
     fn begin_response(&mut self, head: &ResponseHead, bytes: &[u8], output: &mut Vec<u8>) {
         let now = Instant::now();
         let sent_at = self.sent_at();
+        self.keep_fields(head, bytes);
         let turn = &mut self.turn;
         let http10 = turn.head.version == Version::Http10;
         let length = downstream_length(head.body, http10);
         let client_keeps = turn.head.keep_alive && length != BodyLength::UntilClose && !turn.context.draining.get();
-        write_response(head, bytes, ResponseEdits { keep_alive: client_keeps, http10 }, output);
+        let edits = ResponseEdits { keep_alive: client_keeps, http10, fields: self.terms.fields };
+        write_response(head, bytes, edits, output);
         turn.story.status = head.status;
         turn.story.upstream_service_time = Some(now.duration_since(sent_at));
         turn.story.ended = Some(now);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::net::{Socket, within};
 use crate::upstream::connection::Connection;
-use crate::wire::http1::BodyReader;
+use crate::wire::http1::{BodyReader, FieldEdits};
 
 use super::After;
 use super::forward::{Deadline, Plan};
@@ -57,6 +57,8 @@ pub(super) struct Terms<'t> {
     pub(super) head_deadline: Deadline,
     /// Statuses that are not passed on, but tried again.
     pub(super) retry_on: &'t [u16],
+    /// Changes to the response head.
+    pub(super) fields: &'t FieldEdits,
     /// Whether the connection has served a request before.
     pub(super) reused: bool,
 }

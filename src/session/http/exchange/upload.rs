@@ -20,9 +20,10 @@ impl Exchange<'_, '_> {
         let mut plain = scratch.plain.borrow_mut();
         plain.clear();
         let bytes = self.turn.inbound.bytes();
-        let host = plan.host.unwrap_or_else(|| self.turn.head.authority.text(bytes));
+        let host = plan.edits.authority.as_deref().unwrap_or_else(|| self.turn.head.authority.text(bytes));
         let via = self.turn.snapshot.settings.fields.via.as_deref();
-        let edits = RequestEdits { target: plan.target.text(bytes), host, upgrade: true, via };
+        let (target, fields) = (plan.target.text(bytes), &plan.edits.request);
+        let edits = RequestEdits { target, host, upgrade: true, via, fields };
         write_request(&self.turn.head, bytes, &edits, &mut plain);
         let taken = upload(&mut self.upload, self.turn.head.body, self.turn.inbound.untaken(), &mut plain)?;
         self.turn.inbound.take(taken.consumed);

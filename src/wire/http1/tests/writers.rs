@@ -2,8 +2,17 @@
 
 use super::*;
 
-const EDITS: RequestEdits<'_> = RequestEdits { target: "/t?q", host: "up.example", upgrade: false, via: None };
-const KEPT: ResponseEdits = ResponseEdits { keep_alive: true, http10: false };
+const EDITS: RequestEdits<'_> =
+    RequestEdits { target: "/t?q", host: "up.example", upgrade: false, via: None, fields: &NO_FIELD_EDITS };
+const LOCAL: LocalResponse<'_> = LocalResponse {
+    status: 200,
+    body: b"",
+    location: None,
+    fields: &NO_FIELD_EDITS,
+    keep_alive: false,
+    to_head: false,
+};
+const KEPT: ResponseEdits<'_> = ResponseEdits { keep_alive: true, http10: false, fields: &NO_FIELD_EDITS };
 
 fn forwarded(bytes: &str, edits: RequestEdits<'_>) -> String {
     let mut out = Vec::new();
@@ -11,7 +20,7 @@ fn forwarded(bytes: &str, edits: RequestEdits<'_>) -> String {
     String::from_utf8(out).expect("text")
 }
 
-fn answered(bytes: &str, to_head: bool, edits: ResponseEdits) -> String {
+fn answered(bytes: &str, to_head: bool, edits: ResponseEdits<'_>) -> String {
     let head = complete(parse_response(bytes.as_bytes(), LIMITS, to_head));
     let mut out = Vec::new();
     write_response(&head, bytes.as_bytes(), edits, &mut out);
@@ -61,8 +70,8 @@ fn a_chunked_request_stays_chunked() {
 
 #[test]
 fn responses_are_framed_for_the_client() {
-    let closed = ResponseEdits { keep_alive: false, http10: false };
-    let http10 = ResponseEdits { keep_alive: true, http10: true };
+    let closed = ResponseEdits { keep_alive: false, http10: false, fields: &NO_FIELD_EDITS };
+    let http10 = ResponseEdits { keep_alive: true, http10: true, fields: &NO_FIELD_EDITS };
     let rows = [
         ("Content-Length: 5\r\nX: y\r\n", KEPT, "X: y\r\nContent-Length: 5\r\n"),
         ("Content-Length: 5\r\n", closed, "Content-Length: 5\r\nConnection: close\r\n"),
@@ -92,7 +101,7 @@ fn answers_to_head_and_not_modified_keep_their_length_as_sent() {
 
 #[test]
 fn interim_responses_say_nothing_about_the_connection_but_a_switch_does() {
-    let closed = ResponseEdits { keep_alive: false, http10: false };
+    let closed = ResponseEdits { keep_alive: false, http10: false, fields: &NO_FIELD_EDITS };
     assert_eq!(answered("HTTP/1.1 100 Continue\r\n\r\n", false, closed), "HTTP/1.1 100 Continue\r\n\r\n");
     let switch = "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
     let expected = "HTTP/1.1 101 X\r\nSec-WebSocket-Accept: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -138,7 +147,7 @@ fn local_answers_are_complete_messages() {
     ];
     for (status, body, keep_alive, to_head, expected) in rows {
         let mut out = Vec::new();
-        write_local_response(status, body, keep_alive, to_head, &mut out);
+        write_local_response(&LocalResponse { status, body: body.as_bytes(), keep_alive, to_head, ..LOCAL }, &mut out);
         assert_eq!(String::from_utf8_lossy(&out), format!("HTTP/1.1 {expected}"));
         assert_eq!(response(&out).keep_alive, keep_alive);
     }
@@ -147,7 +156,38 @@ fn local_answers_are_complete_messages() {
 #[test]
 fn method_not_allowed_lists_what_is() {
     let mut out = Vec::new();
-    write_local_response(405, "", false, false, &mut out);
+    write_local_response(&LocalResponse { status: 405, ..LOCAL }, &mut out);
     let allow = response(&out).head.find(&out, "allow").map(<[u8]>::to_vec).expect("a field");
     assert!(allow.starts_with(b"GET, ") && !allow.windows(7).any(|part| part == b"CONNECT"));
+}
+
+#[test]
+fn edits_reach_end_to_end_fields_and_no_others() {
+    let mut fields = FieldEdits::new();
+    fields.remove("x-gone");
+    fields.set("X-Set", "new");
+    let bytes =
+        "GET / HTTP/1.1\r\nHost: a.example\r\nX-Gone: 1\r\nx-set: old\r\nX-Kept: 1\r\nContent-Length: 3\r\n\r\n";
+    assert_eq!(
+        forwarded(bytes, RequestEdits { fields: &fields, ..EDITS }),
+        "GET /t?q HTTP/1.1\r\nHost: up.example\r\nX-Kept: 1\r\nX-Set: new\r\nContent-Length: 3\r\n\r\n"
+    );
+    let bytes = "HTTP/1.1 200 OK\r\nX-Gone: 1\r\nX-Set: old\r\nContent-Length: 3\r\n\r\n";
+    assert_eq!(
+        answered(bytes, false, ResponseEdits { fields: &fields, ..KEPT }),
+        "HTTP/1.1 200 OK\r\nX-Set: new\r\nContent-Length: 3\r\n\r\n"
+    );
+}
+
+#[test]
+fn an_answer_of_our_own_says_where_to_and_what_the_operator_adds() {
+    let mut fields = FieldEdits::new();
+    fields.set("content-type", "text/html");
+    let mut out = Vec::new();
+    let moved = LocalResponse { status: 301, body: b"x", location: Some("/new"), fields: &fields, ..LOCAL };
+    write_local_response(&LocalResponse { keep_alive: true, ..moved }, &mut out);
+    assert_eq!(
+        String::from_utf8_lossy(&out),
+        "HTTP/1.1 301 Moved Permanently\r\nLocation: /new\r\nContent-Length: 1\r\ncontent-type: text/html\r\n\r\nx"
+    );
 }
