@@ -112,12 +112,14 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<End> {
         let this = self.project();
-        let up_done = match this.ends.up().poll(this.up, this.up_readable, this.arm, context) {
+        let last = matches!(this.down, Stage::Done);
+        let up_done = match this.ends.up().poll(this.up, this.up_readable, this.arm, last, context) {
             Poll::Ready(Err(Fault::Source(error))) => return Poll::Ready(End::Downstream(error)),
             Poll::Ready(Err(Fault::Target(error))) => return Poll::Ready(End::Upstream(error)),
             done @ (Poll::Ready(Ok(())) | Poll::Pending) => done.is_ready(),
         };
-        let down_done = match this.ends.down().poll(this.down, this.down_readable, this.arm, context) {
+        let last = up_done;
+        let down_done = match this.ends.down().poll(this.down, this.down_readable, this.arm, last, context) {
             Poll::Ready(Err(Fault::Source(error))) => return Poll::Ready(End::Upstream(error)),
             Poll::Ready(Err(Fault::Target(error))) => return Poll::Ready(End::Downstream(error)),
             done @ (Poll::Ready(Ok(())) | Poll::Pending) => done.is_ready(),
@@ -206,12 +208,14 @@ enum Next {
 }
 
 impl<'a> Direction<'a> {
-    /// Goes on until it has to wait. `readable` is the poll of the source, which `arm` makes anew.
+    /// Goes on until it has to wait. `readable` is the poll of the source, which `arm` makes anew; `last`: the other
+    /// direction has ended.
     fn poll<F: Future<Output = io::Result<()>>>(
         self,
         stage: &mut Stage<'a>,
         mut readable: Pin<&mut F>,
         arm: &impl Fn(&'a Socket) -> F,
+        last: bool,
         context: &mut task::Context<'_>,
     ) -> Poll<Result<(), Fault>> {
         let mut rounds = 0;
@@ -240,7 +244,10 @@ impl<'a> Direction<'a> {
             }
         }
         *stage = Stage::Done;
-        self.target.shutdown_write();
+        if !last {
+            // The last end is told by the close that follows.
+            self.target.shutdown_write();
+        }
         Poll::Ready(Ok(()))
     }
 
