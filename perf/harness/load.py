@@ -1,10 +1,11 @@
-"""The load clients: wrk for HTTP, client/load.c for the rest. Both pinned away from the proxy; both answer alike.
+"""The load clients: wrk for HTTP/1, h2load for HTTP/2, client/load.c for the rest. Both pinned away from the proxy; both answer alike.
 
 An answer has operations, bytes, errors, seconds and, where requests are timed, p50_us and p99_us.
 """
 
 import json
 import os
+import re
 import subprocess
 
 from .machine import LOAD_CPU
@@ -29,6 +30,23 @@ def wrk(site, port, host, page, connections, seconds, tls=False, post_bytes=0, c
         if line.startswith("PERF "):
             return json.loads(line[5:])
     raise RuntimeError(f"wrk gave no figures: {output[-400:]}")
+
+
+def h2load(site, port, host, page, connections, streams, seconds):
+    """Runs h2load, HTTP/2 over TLS, against a proxy's port; the URL's host goes into :authority and the SNI."""
+    log = site.path("h2load.log")
+    if os.path.exists(log):
+        os.remove(log)
+    output = _run(["h2load", f"-D{seconds}", f"-c{connections}", f"-m{streams}", f"--connect-to=127.0.0.1:{port}",
+                   f"--log-file={log}", f"https://{host}{page}"], site, seconds)
+    counts = re.search(r"requests: (\d+) total.*?(\d+) done, (\d+) succeeded", output)
+    if not counts or "h2" not in output:
+        raise RuntimeError(f"h2load gave no figures: {output[-400:]}")
+    with open(log) as lines:
+        times = sorted(int(line.split("\t")[2]) for line in lines)
+    operations = int(counts.group(3))
+    return {"operations": operations, "bytes": 0, "errors": int(counts.group(2)) - operations, "seconds": seconds,
+            "p50_us": times[len(times) // 2] if times else 0, "p99_us": times[len(times) * 99 // 100] if times else 0}
 
 
 def raw(site, mode, port, service, connections, seconds):

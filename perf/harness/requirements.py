@@ -7,7 +7,7 @@ import shutil
 from .proxies import Nginx
 from .site import REPOSITORY
 
-TOOLS = {"wrk": "wrk", "gcc": "gcc libc6-dev", "openssl": "openssl", "nginx": "nginx libnginx-mod-stream"}
+TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client", "gcc": "gcc libc6-dev", "openssl": "openssl", "nginx": "nginx libnginx-mod-stream"}
 """Needed by every run, with the Debian packages that bring them; nginx is also the back end."""
 
 HINTS = {

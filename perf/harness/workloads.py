@@ -70,6 +70,14 @@ def passthrough(connections, **options):
     return measure
 
 
+def http2(connections, streams):
+    """HTTP/2 inside the client's TLS, which the proxy passes on."""
+    def measure(stage, proxy):
+        return metered(stage, proxy, lambda: load.h2load(
+            stage.site, proxy.tls_port("web"), tls_host("web"), "/tiny", connections, streams, stage.seconds))
+    return measure
+
+
 def raw(mode, service, connections):
     """client/load.c against one of the raw back ends."""
     def measure(stage, proxy):
@@ -208,6 +216,7 @@ def _all():
                        passthrough(connections))
     yield Workload("passthrough-1-spin", "passthrough, keep-alive, 1 connection, portcullis with spin: 50us",
                    passthrough(1), "p50_ms", SPIN)
+    yield Workload("passthrough-http2", "passthrough, HTTP/2 by h2load, 64 connections of 10 streams", http2(64, 10))
     yield Workload("passthrough-new", "passthrough, new TLS connection per request, 64 at a time",
                    passthrough(64, close=True))
     yield Workload("hello", "raw ClientHello, 1 KiB answer, end; 64 at a time", raw("connect", "reply", 64))
