@@ -22,6 +22,8 @@ pub enum Failure {
     NoRoute,
     /// The route leads to a host, port or subset that does not exist.
     NoCluster,
+    /// The connection came to a listener for captured traffic, and was not captured.
+    NotCaptured,
     /// An AuthorizationPolicy refuses; the text is Istio's `none` or `ns[…]-policy[…]-rule[…]`.
     AccessDenied(Box<str>),
     /// The route's `fault.abort` answers with this status.
@@ -90,6 +92,7 @@ impl Failure {
     pub fn flag(&self) -> &'static str {
         match self {
             Self::NotListed
+            | Self::NotCaptured
             | Self::NoServerName
             | Self::Loop
             | Self::NotResolved
@@ -149,6 +152,7 @@ impl Failure {
             Self::Internal => Some(500),
             Self::NoServerName
             | Self::EchDenied
+            | Self::NotCaptured
             | Self::HelloMalformed(_)
             | Self::HelloTimeout
             | Self::DownstreamClosed
@@ -170,6 +174,7 @@ impl Failure {
                 Some(Alert::InternalError)
             }
             Self::HelloTimeout
+            | Self::NotCaptured
             | Self::RequestMalformed(_)
             | Self::RequestHeadTimeout
             | Self::RequestBodyMalformed
@@ -202,6 +207,7 @@ impl Failure {
             Self::EchDenied => "ech_not_allowed",
             Self::Loop => "loop_detected",
             Self::NoServerName => "no_sni",
+            Self::NotCaptured => "not_captured",
             Self::NoRoute => "route_not_found",
             Self::NoCluster => "cluster_not_found",
             Self::AccessDenied(_) => "rbac_access_denied_matched_policy",
@@ -256,6 +262,7 @@ impl Failure {
             self,
             Self::NotListed
                 | Self::NoServerName
+                | Self::NotCaptured
                 | Self::NoRoute
                 | Self::AccessDenied(_)
                 | Self::EchDenied

@@ -251,6 +251,11 @@ pub const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes that `portcullis get` reads of an answer.
 pub const ADMIN_ANSWER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// Longest wait for the first bytes of a captured client on a port of which no resource speaks. A client that speaks
+/// first does so within a moment, and its server name or its requests are logged; where the server speaks first this is
+/// all that it costs to be let through (ALLOW_ANY), or refused.
+pub const UNLISTED_PEEK_TIMEOUT: Duration = Duration::from_millis(300);
+
 const _: () = assert!(DNS_LOOKUP_TIMEOUT.as_millis() < RESOLVE_TIMEOUT.as_millis()); // The worker hears the reason.
 const _: () = assert!(DNS_ATTEMPT_TIMEOUT.as_millis() * (DNS_ATTEMPTS as u128 + 1) <= DNS_LOOKUP_TIMEOUT.as_millis());
 const _: () = assert!(DNS_WAITING_PER_DOMAIN < RESOLVING_NAMES_MAX); // A domain cannot fill a worker's table.

@@ -84,6 +84,9 @@ fn types() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("VirtualService", "tls[].", fields::<service::TlsRule>()),
         ("VirtualService", "tls[].match[].", fields::<service::TlsMatch>()),
         ("VirtualService", "tls[].route[].", fields::<service::TlsDestination>()),
+        ("VirtualService", "tcp[].", fields::<service::TcpRule>()),
+        ("VirtualService", "tcp[].match[].", fields::<service::TcpMatch>()),
+        ("VirtualService", "tcp[].route[].", fields::<service::TlsDestination>()),
         ("DestinationRule", "", fields::<rule::DestinationRule>()),
         ("DestinationRule", "subsets[].", fields::<rule::Subset>()),
         ("DestinationRule", "trafficPolicy.", fields::<rule::TrafficPolicy>()),
@@ -138,6 +141,8 @@ const SAMPLES: &[(&str, &str)] = &[
     ("VirtualService.http", "[{route: [{destination: {host: b.example.com}}]}]"),
     ("VirtualService.tls", "[{match: [{sniHosts: [b.example.com]}], route: [{destination: {host: b.example.com}}]}]"),
     ("http[].match", "[{uri: {prefix: /}}]"),
+    ("VirtualService.tcp", "[{route: [{destination: {host: b.example.com}}]}]"),
+    ("tcp[].match", "[{port: 80}]"),
     ("tls[].match", "[{sniHosts: [b.example.com]}]"),
     ("[].route", "[{destination: {host: b.example.com}}]"),
     ("directResponse", "{status: 200}"),
@@ -286,13 +291,20 @@ const ELSEWHERE: [(&str, &str); 11] = [
 const NOTES: &[(&str, &str)] = &[
     ("ServiceEntry.exportTo", "`~` hides the entry; everything else is visible"),
     (
+        "ServiceEntry.addresses",
+        "TCP: where captured clients mean to go; plain HTTP: what may be asked for in place of the host",
+    ),
+    (
         "ServiceEntry.ports[].protocol",
-        "TCP, and what is carried as TCP, is matched on captured traffic only, which is not supported yet",
+        "MONGO, MYSQL and REDIS are TCP; UDP is not carried; none: TLS, HTTP, or else TCP, as the client speaks",
     ),
     (
         "ServiceEntry.resolution",
-        "NONE and DYNAMIC_DNS resolve the name that the client asked for; DNS_ROUND_ROBIN dials the first address of the answer",
+        "NONE and DYNAMIC_DNS resolve the name that the client asked for; NONE with TCP dials the original destination, within `addresses`; DNS_ROUND_ROBIN dials the first address of the answer",
     ),
+    ("VirtualService.tcp[].match[].destinationSubnets", "captured traffic"),
+    ("VirtualService.tls[].match[].destinationSubnets", "captured traffic"),
+    ("VirtualService.tcp[].match[].gateways", "`mesh` only"),
     ("ServiceEntry.endpoints[].address", "no `unix://`"),
     ("VirtualService.gateways", "`mesh`, `namespace/name`, `name`"),
     (
@@ -349,14 +361,14 @@ const NOTES: &[(&str, &str)] = &[
     ("AuthorizationPolicy.action", "ALLOW and DENY; AUDIT has no effect, CUSTOM is refused"),
     ("AuthorizationPolicy.selector", "every selector means this node"),
     ("AuthorizationPolicy.targetRefs[].kind", "ServiceEntry only"),
-    ("AuthorizationPolicy.rules[].to[].operation.ports", "the service port"),
+    ("AuthorizationPolicy.rules[].to[].operation.ports", "the service port, or the captured one"),
     (
         "AuthorizationPolicy.rules[].to[].operation.paths",
         "the normalised path without query; templates with `{*}` and `{**}`",
     ),
     (
         "AuthorizationPolicy.rules[].when[].key",
-        "`connection.sni`, `destination.port`, `source.ip`, `remote.ip`, `request.headers[…]`; others are refused",
+        "`connection.sni`, `destination.port`, `destination.ip` (captured traffic), `source.ip`, `remote.ip`, `request.headers[…]`; others are refused",
     ),
     ("Sidecar.egress[].hosts", "`*/*`, and namespaces without effect; naming hosts is refused"),
     ("Sidecar.outboundTrafficPolicy.mode", "with a `workloadSelector`, ALLOW_ANY is refused"),

@@ -45,7 +45,7 @@ fn a_good_configuration_has_no_findings() {
 
 #[test]
 fn every_fault_of_the_bootstrap_file_is_named_with_its_line() {
-    let bootstrap = "workers: 5000\nspin: 1s\nlisteners:\n- name: a\n  bind: nowhere\n- name: b\n  bind: 127.0.0.1:0\n  capture: REDIRECT\nresources: [missing.d]\nio_driver: auto\nmeshConfig:\n  connectTimeout: 10\ndrain: {timeout: never}\n";
+    let bootstrap = "workers: 5000\nspin: 1s\nlisteners:\n- name: a\n  bind: nowhere\n- name: b\n  bind: 127.0.0.1:0\n  capture: MAYBE\nresources: [missing.d]\nio_driver: auto\nmeshConfig:\n  connectTimeout: 10\ndrain: {timeout: never}\n";
     let (code, text) = Setup::new(bootstrap, ENTRY).check();
     assert_eq!(code, Some(1), "{text}");
     // A wrong type ends decoding; the unknown key is named beside it.

@@ -41,9 +41,9 @@ fn the_passthrough_sample_opens_one_name_on_the_tls_listener() {
     let loaded = load("passthrough/portcullis.yaml");
     assert!(loaded.findings.is_empty(), "{:?}", loaded.findings);
     let host = "www.googleapis.com".parse().expect("a name");
-    let listener = &loaded.bootstrap.listeners[0];
-    assert!(loaded.routes.tls(listener.service_port, &host).is_some());
-    assert!(loaded.routes.tls(listener.service_port, &"example.com".parse().expect("a name")).is_none());
+    let port = loaded.bootstrap.listeners[0].service.fixed().expect("traffic is not captured");
+    assert!(loaded.routes.tls(port, &host).is_some());
+    assert!(loaded.routes.tls(port, &"example.com".parse().expect("a name")).is_none());
     assert_eq!(loaded.settings.outbound, Outbound::RegistryOnly);
 }
 
@@ -80,4 +80,19 @@ fn the_reference_shows_the_defaults() {
     assert_eq!((reference.watch, reference.dns), (shortest.watch, shortest.dns));
     assert_eq!((reference.admin, reference.drain_timeout), (shortest.admin, shortest.drain_timeout));
     assert_eq!(reference.access_log_file, shortest.access_log_file);
+}
+
+#[test]
+fn the_capture_sample_opens_names_and_addresses() {
+    let loaded = load("capture/portcullis.yaml");
+    assert!(loaded.findings.is_empty(), "{:?}", loaded.findings);
+    assert_eq!(loaded.bootstrap.listeners[0].service.fixed(), None);
+    assert!(loaded.routes.tls(443, &"en.wikipedia.org".parse().expect("a name")).is_some());
+    let tcp = |port, address: &str| {
+        let address = address.parse().expect("an address");
+        loaded.routes.tcp(port, Some(address)).map(|found| found.host.host.to_string())
+    };
+    assert_eq!(tcp(3128, "192.0.2.10").as_deref(), Some("my-company-proxy.com"));
+    assert_eq!(tcp(3306, "198.51.100.200").as_deref(), Some("orders.db.example"));
+    assert_eq!(tcp(3306, "192.0.2.10"), None);
 }

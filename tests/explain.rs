@@ -113,7 +113,7 @@ fn refusals_say_what_the_client_and_the_log_see() {
         (vec!["http://192.0.2.1"], 1, "host_not_listed", json!(502), json!("-")),
         (vec!["https://192.0.2.1"], 1, "no_sni", json!(null), json!("UH")),
         (vec!["https://127.1"], 1, "bad_sni", json!(null), json!("DPE")),
-        (vec!["tcp://192.0.2.1:5432"], 1, "capture_not_supported", json!(null), json!(null)),
+        (vec!["tcp://192.0.2.1:5432"], 1, "host_not_listed", json!(null), json!("UH")),
         (vec![&url("/other")], 1, "route_not_found", json!(404), json!("NR")),
         (vec![&url("/void")], 1, "cluster_not_found", json!(503), json!("NC")),
         (vec![&url("/health/../void")], 1, "cluster_not_found", json!(503), json!("NC")),
@@ -159,6 +159,26 @@ fn redirects_faults_and_edits_are_told() {
         "answer: with x-c: d"
     ]);
     assert_eq!(answer["notes"], notes);
+}
+
+#[test]
+fn captured_connections_are_explained_by_their_address() {
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: db}\nspec:\n  hosts: [db.example]\n  addresses: [198.51.100.0/24]\n  ports: [{number: 5432, name: tcp, protocol: TCP}]\n  resolution: NONE\n";
+    let policy = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: not-there}\nspec:\n  action: DENY\n  rules:\n  - when: [{key: destination.ip, values: [198.51.100.128/25]}]\n";
+    let resources = [entry, policy].concat();
+    let (code, answer) = explain(&resources, &["tcp://198.51.100.7:5432"]);
+    assert_eq!((code, &answer["cluster"]), (0, &json!("outbound|5432||db.example")), "{answer}");
+    assert_eq!((&answer["endpoints"], &answer["tls"]), (&json!(["198.51.100.7:5432"]), &json!("PASSTHROUGH")));
+    assert_eq!(kinds(&answer), ["ServiceEntry"]);
+
+    let (code, answer) = explain(&resources, &["tcp://198.51.100.129:5432"]);
+    assert_eq!(code, 1, "{answer}");
+    assert_eq!(kinds(&answer), ["ServiceEntry", "AuthorizationPolicy"]);
+    assert!(answer["reason"].as_str().expect("a text").starts_with("rbac_access_denied"), "{answer}");
+
+    let (code, answer) = explain(&resources, &["tcp://203.0.113.1:5432"]);
+    assert_eq!((code, &answer["cluster"]), (1, &json!("BlackHoleCluster")), "{answer}");
+    assert_eq!(answer["reason"], "host_not_listed");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use serde::Deserialize;
@@ -29,6 +30,8 @@ struct Row {
     port: u16,
     reason: String,
     tls: bool,
+    #[serde(default)]
+    protocol: String,
     count: u64,
 }
 
@@ -44,6 +47,9 @@ type Ports = BTreeMap<u16, Spoken>;
 
 /// Hosts of one domain with the same ports make one entry: domain and ports to hosts and refusals.
 type Groups = BTreeMap<(String, Ports), (BTreeSet<HostName>, u64)>;
+
+/// Addresses that captured clients meant to reach, with their ports and refusals.
+type Addresses = BTreeMap<IpAddr, (BTreeSet<u16>, u64)>;
 
 /// Most hosts of one entry, as the schema of Istio's API says.
 const HOSTS_MAX: usize = 256;
@@ -63,10 +69,10 @@ impl Observe {
                 return ExitCode::FAILURE;
             }
         };
-        let (groups, others) = group(&rows);
+        let (groups, addresses, others) = group(&rows);
         // A reader that has seen enough closes the pipe, which is no failure of ours.
-        let _ = std::io::stdout().write_all(yaml(&groups).as_bytes());
-        if groups.is_empty() {
+        let _ = std::io::stdout().write_all(yaml(&groups, &addresses).as_bytes());
+        if groups.is_empty() && addresses.is_empty() {
             eprintln!("portcullis: nothing was denied that a ServiceEntry would allow");
         }
         if others > 0 {
@@ -76,12 +82,19 @@ impl Observe {
     }
 }
 
-/// Groups what a ServiceEntry would have allowed; the second value counts the other refusals.
-fn group(rows: &[Row]) -> (Groups, u64) {
+/// Groups what a ServiceEntry would have allowed, by name and by address; the last value counts the other refusals.
+fn group(rows: &[Row]) -> (Groups, Addresses, u64) {
     let mut hosts: BTreeMap<HostName, (Ports, u64)> = BTreeMap::new();
+    let mut addresses = Addresses::new();
     let mut others = 0;
     for row in rows {
         let is_unlisted = row.reason == Failure::NotListed.reason() && row.port > 0;
+        if let (true, "tcp", Ok(address)) = (is_unlisted, row.protocol.as_str(), row.host.parse()) {
+            let (ports, count) = addresses.entry(address).or_default();
+            ports.insert(row.port);
+            *count += row.count;
+            continue;
+        }
         match HostName::parse(row.host.as_bytes()) {
             Ok(name) if is_unlisted => {
                 let (ports, count) = hosts.entry(name).or_default();
@@ -99,7 +112,7 @@ fn group(rows: &[Row]) -> (Groups, u64) {
         names.insert(name);
         *total += count;
     }
-    (groups, others)
+    (groups, addresses, others)
 }
 
 /// The last two labels: what most operators think of as one service.
@@ -112,9 +125,9 @@ fn domain(name: &HostName) -> String {
     }
 }
 
-fn yaml(groups: &Groups) -> String {
+fn yaml(groups: &Groups, addresses: &Addresses) -> String {
     let mut text = String::new();
-    if !groups.is_empty() {
+    if !groups.is_empty() || !addresses.is_empty() {
         text.push_str("# What was asked for and denied. Whoever asked chose these names: review before applying.\n");
     }
     for ((domain, ports), (hosts, count)) in groups {
@@ -126,7 +139,25 @@ fn yaml(groups: &Groups) -> String {
             push_entry(&mut text, &name, hosts, ports);
         }
     }
+    for (address, (ports, count)) in addresses {
+        let _ = write!(text, "---\n# denied {count} times\n");
+        push_address(&mut text, *address, ports);
+    }
     text
+}
+
+/// TCP to an address: the name of its host is for people alone.
+fn push_address(text: &mut String, address: IpAddr, ports: &BTreeSet<u16>) {
+    let name = format!("observed-{}", address.to_string().replace(['.', ':'], "-").trim_matches('-'));
+    let _ = write!(
+        text,
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: {name}\nspec:\n  hosts:\n  \
+         - '{name}.tcp'\n  addresses:\n  - '{address}'\n  ports:\n"
+    );
+    for number in ports {
+        let _ = write!(text, "  - number: {number}\n    name: tcp-{number}\n    protocol: TCP\n");
+    }
+    text.push_str("  location: MESH_EXTERNAL\n  resolution: NONE\n");
 }
 
 fn push_entry(text: &mut String, name: &str, hosts: &[&HostName], ports: &Ports) {
@@ -181,11 +212,13 @@ mod tests {
     use super::*;
 
     fn row(host: &str, port: u16, tls: bool) -> Row {
-        Row { host: host.to_owned(), port, reason: "host_not_listed".to_owned(), tls, count: 2 }
+        let protocol = if tls { "tls" } else { "http" }.to_owned();
+        Row { host: host.to_owned(), port, reason: "host_not_listed".to_owned(), tls, protocol, count: 2 }
     }
 
     fn text(rows: &[Row]) -> String {
-        yaml(&group(rows).0)
+        let (groups, addresses, _) = group(rows);
+        yaml(&groups, &addresses)
     }
 
     #[test]
@@ -215,12 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn captured_addresses_get_an_entry_each() {
+        let tcp = |port| Row { protocol: "tcp".to_owned(), ..row("192.0.2.7", port, false) };
+        assert_eq!(
+            text(&[tcp(5432), tcp(5433)]),
+            "# What was asked for and denied. Whoever asked chose these names: review before applying.\n\
+             ---\n# denied 4 times\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  \
+             name: observed-192-0-2-7\nspec:\n  hosts:\n  - 'observed-192-0-2-7.tcp'\n  addresses:\n  \
+             - '192.0.2.7'\n  ports:\n  - number: 5432\n    name: tcp-5432\n    protocol: TCP\n  \
+             - number: 5433\n    name: tcp-5433\n    protocol: TCP\n  location: MESH_EXTERNAL\n  resolution: NONE\n"
+        );
+    }
+
+    #[test]
     fn hostile_names_and_other_refusals_are_counted_and_never_printed() {
         let hostile = ["-", "", "a: b", "a\n---\nkind: X", "*", "*.com", "'", "127.0.0.1", "ä.example", "a..b"];
         let mut rows: Vec<Row> = hostile.iter().map(|host| row(host, 443, true)).collect();
         rows.push(Row { reason: "rbac_access_denied_matched_policy".to_owned(), ..row("a.example", 443, true) });
-        let (groups, others) = group(&rows);
-        assert_eq!((yaml(&groups).as_str(), others), ("", 2 * rows.len() as u64));
+        let (groups, addresses, others) = group(&rows);
+        assert_eq!((yaml(&groups, &addresses).as_str(), others), ("", 2 * rows.len() as u64));
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub mod code {
     pub const HTTP_ONLY: &str = "PC0015";
     /// A resource opens everything.
     pub const ALLOW_ANY: &str = "PC0016";
+    /// A TCP port without addresses takes every connection to it.
+    pub const WHOLE_PORT: &str = "PC0017";
     /// A key of the bootstrap file is wrong.
     pub const BOOTSTRAP: &str = "PC0013";
     /// Istio would refuse the object (SchemaValidationError).

@@ -159,14 +159,14 @@ pub(super) fn snapshot(generation: u64, loaded: &Loaded, running: &Bootstrap) ->
 mod tests {
     use super::*;
     use crate::control::fixture;
-    use crate::worker::ListenerSpec;
+    use crate::worker::{ListenerSpec, ServicePort};
 
     fn bootstrap() -> Bootstrap {
         Bootstrap {
             listeners: vec![ListenerSpec {
                 name: "tls".into(),
                 bind: "127.0.0.1:8443".parse().unwrap(),
-                service_port: 443,
+                service: ServicePort::Fixed(443),
                 gateway: false,
             }],
             admin: AdminBind::Tcp("127.0.0.1:15000".parse().unwrap()),

@@ -40,17 +40,26 @@ pub enum Accepted {
 }
 
 impl Listener {
-    /// Binds and listens.
+    /// Binds and listens. A transparent listener takes connections to addresses that are not this machine's, where the
+    /// packet filter hands them to it (TPROXY).
     ///
     /// # Errors
-    /// What bind(2) and listen(2) report: address in use, not available, permission denied.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// What bind(2) and listen(2) report: address in use, not available, permission denied; setsockopt(2) for
+    /// IP_TRANSPARENT, which needs CAP_NET_ADMIN (ip(7)).
+    pub fn bind(address: SocketAddr, transparent: bool) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
         sockopt::set_socket_reuseport(&fd, true)?;
         set_no_delay(&fd)?;
+        if transparent {
+            let socket = socket2::SockRef::from(&fd);
+            match address {
+                SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+                SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+            }
+        }
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, ACCEPT_BACKLOG)?;
         let accepting = TcpListener::from(fd);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -218,6 +218,19 @@ impl Socket {
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         let address = rustix::net::getsockname(self.fd())?;
         SocketAddr::try_from(address).map_err(Into::into)
+    }
+
+    /// Where a connection went that the packet filter has redirected to us (REDIRECT). A connection that came to us
+    /// directly has our own address here, or none at all if nothing keeps track of connections.
+    ///
+    /// # Errors
+    /// What getsockopt(2) reports for SO_ORIGINAL_DST.
+    pub fn original_destination(&self) -> io::Result<SocketAddr> {
+        // IPv4 on a socket of [::] is kept track of as IPv4.
+        match self.local_address()?.ip().to_canonical() {
+            IpAddr::V4(_) => Ok(sockopt::ip_original_dst(self.fd())?.into()),
+            IpAddr::V6(_) => Ok(sockopt::ipv6_original_dst(self.fd())?.into()),
+        }
     }
 
     /// The descriptor, for calls that monoio does not offer.

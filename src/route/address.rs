@@ -52,6 +52,30 @@ impl AddressPolicy {
         self.judge(address.ip().to_canonical())
     }
 
+    /// Judges an address that a captured client meant to reach and that lies in a range which the operator wrote.
+    ///
+    /// The range opens a class of closed addresses only if it lies in that class as a whole: `10.0.0.0/8` means the
+    /// private network, `0.0.0.0/0` does not mean the metadata service. `deny` wins as always.
+    ///
+    /// # Errors
+    /// Why it may not be dialled.
+    pub fn judge_original(&self, address: SocketAddr, range: IpNet) -> Result<(), Closed> {
+        self.judge_configured(address)?;
+        let ip = address.ip().to_canonical();
+        if lies_in(ip, &self.deny) {
+            return Err(Closed::Denied);
+        }
+        let class_of = |ip: IpAddr| class(ip.to_canonical());
+        let is_meant = class(ip).is_some_and(|class| {
+            class_of(range.network()) == Some(class) && class_of(range.broadcast()) == Some(class)
+        });
+        match embedded(ip) {
+            _ if !is_meant => self.judge(ip),
+            Some(inner) => self.judge(IpAddr::V4(inner)),
+            None => Ok(()),
+        }
+    }
+
     /// Judges an address that the operator wrote (STATIC endpoints, `dns.hosts`): only our own are refused.
     ///
     /// # Errors
@@ -194,6 +218,25 @@ mod tests {
             }
             assert_eq!(policy.judge_configured(at("198.51.100.8", 15001)), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_written_range_opens_the_class_that_it_lies_in_and_no_other() {
+        let policy = AddressPolicy {
+            deny: nets(&["10.9.0.0/16"]),
+            own: vec![at("10.0.0.5", 15001)],
+            ..AddressPolicy::default()
+        };
+        let judged = |ip: &str, range: &str| policy.judge_original(at(ip, 15001), range.parse().expect("a range"));
+        assert_eq!(judged("10.1.2.3", "10.1.2.3/32"), Ok(()));
+        assert_eq!(judged("10.1.2.3", "10.0.0.0/8"), Ok(()));
+        assert_eq!(judged("10.9.2.3", "10.0.0.0/8"), Err(Closed::Denied));
+        assert_eq!(judged("10.0.0.5", "10.0.0.0/8"), Err(Closed::OwnAddress));
+        assert_eq!(judged("10.1.2.3", "0.0.0.0/0"), Err(Closed::Class("private")));
+        assert_eq!(judged("169.254.169.254", "169.254.0.0/16"), Err(Closed::Class("metadata")));
+        assert_eq!(judged("169.254.169.254", "169.254.169.254/32"), Ok(()));
+        assert_eq!(judged("1.1.1.1", "0.0.0.0/0"), Ok(()));
+        assert_eq!(judged("fd77::1", "fd00::/8"), Ok(()));
     }
 
     #[test]

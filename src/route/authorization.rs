@@ -104,6 +104,8 @@ pub enum ConditionKey {
     Port,
     /// `source.ip` and `remote.ip`: the values are CIDR blocks.
     SourceIp(Vec<IpNet>, Vec<IpNet>),
+    /// `destination.ip`: where a captured client meant to go; the values are CIDR blocks.
+    DestinationIp(Vec<IpNet>, Vec<IpNet>),
 }
 
 /// Istio's value pattern: `exact`, `prefix*`, `*suffix`, `*` (present), and path templates.
@@ -127,7 +129,9 @@ pub struct Session<'a> {
     pub source: IpAddr,
     /// The service port.
     pub port: u16,
-    /// The host that was matched: from the Host of HTTP, or the SNI.
+    /// The address that the client meant to reach, if it was captured.
+    pub destination: Option<IpAddr>,
+    /// The host that was matched: from the Host of HTTP, or the SNI; empty on a TCP session.
     pub host: &'a str,
     /// The SNI, if the client spoke TLS.
     pub sni: Option<&'a str>,
@@ -178,6 +182,15 @@ impl Authorization {
             Decision::Deny(None) => applying.collect(),
             Decision::Allow => applying.find(allows).into_iter().collect(),
         }
+    }
+}
+
+impl Authorization {
+    /// Whether any policy for these objects looks at the server name, so that TCP sessions are asked for one.
+    #[must_use]
+    pub fn looks_at_server_name(&self, objects: &[Arc<ObjectRef>]) -> bool {
+        let mut policies = self.deny.iter().chain(&self.allow).filter(|policy| policy.applies_to(objects));
+        policies.any(|policy| policy.rules.iter().any(Rule::looks_at_server_name))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use smallvec::SmallVec;
 
 use super::host::HostName;
+use super::subnets::SubnetMap;
 use super::traffic::Traffic;
 
 /// Index of a cluster in [`super::table::Tables::clusters`].
@@ -56,6 +57,19 @@ pub enum Endpoints {
         /// The port to dial.
         port: u16,
     },
+    /// Where each captured client meant to go, if the operator wrote that down (`resolution: NONE` of TCP).
+    Original(Original),
+    /// Where one captured client meant to go, which no resource names (ALLOW_ANY); subject to the address policy.
+    Captured(SocketAddr),
+}
+
+/// Where captured clients may go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Original {
+    /// `addresses` of the ServiceEntry.
+    pub ranges: SubnetMap<()>,
+    /// `targetPort`, which takes the place of the port that the client meant.
+    pub port: Option<u16>,
 }
 
 /// One address of a [`Endpoints::Static`].

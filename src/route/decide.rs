@@ -3,7 +3,7 @@
 //! Sessions and `portcullis explain` ask these functions and nothing else, so that what is explained is what happens.
 //! Nothing here allocates, except for a rewritten path and for the text of a refusal by policy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::failure::Failure;
@@ -15,7 +15,7 @@ use super::cluster::{Balance, Cluster, Destination, Endpoints, PoolId, Weighted}
 use super::host::{Authority, AuthorityHost, HostName};
 use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
 use super::path::{self, Normalization};
-use super::table::{ObjectRef, TlsHost, VirtualHost};
+use super::table::{ObjectRef, TcpHost, TlsHost, VirtualHost};
 
 /// The cluster of hosts that no resource names, under ALLOW_ANY.
 pub const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
@@ -29,6 +29,8 @@ pub struct Source {
     pub port: u16,
     /// Whether it came to a listener for Gateways.
     pub gateway: bool,
+    /// The address that it meant to reach, if it was captured.
+    pub destination: Option<IpAddr>,
 }
 
 /// What happens to a plain HTTP request that may pass.
@@ -66,6 +68,30 @@ pub enum TlsVerdict<'s> {
     Anywhere,
 }
 
+/// What happens to a TCP session that may pass.
+#[derive(Clone, Copy, Debug)]
+pub enum TcpVerdict<'s> {
+    /// A route forwards it.
+    Forward(&'s TcpHost, &'s Weighted),
+    /// No resource names the address that the client meant to reach, and the operator allows any.
+    Anywhere,
+}
+
+/// What the first bytes of a connection have a say in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detection {
+    /// Nothing: it is TCP, and nobody waits for the client to speak.
+    Nothing,
+    /// It is TCP, but a policy asks for the server name of TLS.
+    ServerName,
+    /// It is TLS, HTTP, or else TCP.
+    Everything,
+    /// The same, and the client has little time: no host of this port could be asked for.
+    Briefly,
+    /// It is TLS or HTTP, or it is refused.
+    Names,
+}
+
 /// Where a route sends a request.
 #[derive(Debug)]
 pub struct Onward<'s> {
@@ -79,7 +105,7 @@ pub struct Onward<'s> {
     pub edits: &'s Edits,
 }
 
-/// Decides about a plain HTTP request; `host` is that of its authority, `None` for an address.
+/// Decides about a plain HTTP request; `host` is that of its authority, `None` for an address that stands for no host.
 ///
 /// # Errors
 /// The refusal.
@@ -92,16 +118,18 @@ pub fn http<'s>(
     if facts.method() == "CONNECT" {
         return Err(Failure::ConnectMethod);
     }
-    // An address is no name that an operator could have listed.
-    let name = host.ok_or(if source.gateway { Failure::NoRoute } else { Failure::NotListed })?;
-    let listed = snapshot.routes.http_at(source, name);
+    let listed = host.and_then(|name| snapshot.routes.http_at(source, name));
+    // An address is no name that we could resolve; a captured client goes where it meant to go.
+    if host.is_none() && source.destination.is_none() {
+        return Err(if source.gateway { Failure::NoRoute } else { Failure::NotListed });
+    }
     if listed.is_none() {
         not_listed(snapshot, source)?;
     }
     if snapshot.routes.tables.path_policy && may_mean_another_path(facts.path(), snapshot.settings.normalization) {
         return Err(Failure::RequestMalformed(HeadError::Target));
     }
-    authorize(snapshot, &http_session(source, name, facts, listed.map_or(&[], |host| &host.objects)))?;
+    authorize(snapshot, &http_session(source, host, facts, listed.map_or(&[], |host| &host.objects)))?;
     let Some(listed) = listed else { return Ok(HttpVerdict::Anywhere) };
     routed(listed, facts)
 }
@@ -123,7 +151,7 @@ pub fn tls<'s>(snapshot: &'s Snapshot, source: Source, name: &HostName) -> Resul
     }
     authorize(snapshot, &tls_session(source, name, listed.map_or(&[], |host| &host.objects)))?;
     match listed {
-        Some(host) => Ok(TlsVerdict::Forward(host, host.route.as_ref().ok_or(Failure::NoRoute)?)),
+        Some(host) => Ok(TlsVerdict::Forward(host, host.route_to(source.destination).ok_or(Failure::NoRoute)?)),
         None => Ok(TlsVerdict::Anywhere),
     }
 }
@@ -137,20 +165,141 @@ fn not_listed(snapshot: &Snapshot, source: Source) -> Result<(), Failure> {
     }
 }
 
+/// What the first bytes of a connection decide.
+///
+/// An address that is declared as TCP settles it, as the longest prefix comes first among Envoy's filter chains. So does
+/// a port on which no host takes HTTP or TLS: there a server may speak first.
+#[must_use]
+pub fn detection(snapshot: &Snapshot, source: Source) -> Detection {
+    if source.gateway {
+        return Detection::Names;
+    }
+    let (http, tls) = snapshot.routes.takes_names(source.port);
+    match snapshot.routes.tcp(source.port, source.destination) {
+        Some(found) if found.host.is_opaque && (found.by_address || !http && !tls) => {
+            let authorization = &snapshot.routes.tables.authorization;
+            match authorization.looks_at_server_name(&found.host.objects) {
+                true => Detection::ServerName,
+                false => Detection::Nothing,
+            }
+        }
+        Some(_) => Detection::Everything,
+        None if source.destination.is_none() => Detection::Names,
+        None if http || tls => Detection::Everything,
+        None => Detection::Briefly,
+    }
+}
+
+/// Whether a client that speaks TLS is served as TCP: no host of this port has its server name, and the port or the
+/// address takes TCP.
+#[must_use]
+pub fn carries_tls_as_tcp(snapshot: &Snapshot, source: Source, detection: Detection, name: Option<&HostName>) -> bool {
+    let is_listed = || name.is_some_and(|name| snapshot.routes.tls(source.port, name).is_some());
+    match detection {
+        Detection::Nothing | Detection::ServerName => true,
+        Detection::Everything | Detection::Briefly if is_listed() => false,
+        Detection::Everything | Detection::Briefly => {
+            let found = snapshot.routes.tcp(source.port, source.destination);
+            match name {
+                // A port that takes whatever clients speak takes TLS by its name.
+                Some(_) => found.is_some_and(|found| found.host.is_opaque),
+                None => {
+                    found.is_some_and(|found| found.host.is_opaque || found.by_address)
+                        || found.is_none() && may_pass_by_address(snapshot, source)
+                }
+            }
+        }
+        Detection::Names => false,
+    }
+}
+
+/// Whether a client that speaks HTTP is served as TCP.
+#[must_use]
+pub fn carries_http_as_tcp(snapshot: &Snapshot, source: Source, detection: Detection) -> bool {
+    match detection {
+        Detection::Nothing | Detection::ServerName => true,
+        Detection::Everything => {
+            let (http, _) = snapshot.routes.takes_names(source.port);
+            !http && snapshot.routes.tcp(source.port, source.destination).is_some()
+        }
+        Detection::Briefly | Detection::Names => false,
+    }
+}
+
+/// ALLOW_ANY for captured traffic: it may go where it meant to go.
+fn may_pass_by_address(snapshot: &Snapshot, source: Source) -> bool {
+    source.destination.is_some() && snapshot.settings.outbound == Outbound::AllowAny
+}
+
+/// Decides about a TCP session; `name` is the SNI, if the client speaks TLS and that is known.
+///
+/// # Errors
+/// The refusal.
+pub fn tcp<'s>(snapshot: &'s Snapshot, source: Source, name: Option<&HostName>) -> Result<TcpVerdict<'s>, Failure> {
+    let found = snapshot.routes.tcp(source.port, source.destination).map(|found| found.host);
+    if found.is_none() && !may_pass_by_address(snapshot, source) {
+        return Err(Failure::NotListed);
+    }
+    authorize(snapshot, &tcp_session(source, name, found.map_or(&[], |host| &host.objects)))?;
+    match found {
+        Some(host) => Ok(TcpVerdict::Forward(host, host.route_to(source.destination).ok_or(Failure::NoRoute)?)),
+        None => Ok(TcpVerdict::Anywhere),
+    }
+}
+
+/// The address to dial for a captured client where the cluster leaves it to the client, which may ask for nothing that
+/// the operator has not written down. `None`: the cluster knows its endpoints.
+///
+/// # Errors
+/// The refusal, and its reason for the log.
+pub fn original(
+    snapshot: &Snapshot,
+    cluster: &Cluster,
+    source: Source,
+) -> Result<Option<SocketAddr>, (Failure, String)> {
+    let Endpoints::Original(original) = &cluster.endpoints else { return Ok(None) };
+    let Some(ip) = source.destination else {
+        return Err((Failure::NoHealthyUpstream, "resolution NONE: the connection was not captured".to_owned()));
+    };
+    let address = SocketAddr::new(ip, original.port.unwrap_or(source.port));
+    let Some((range, ())) = original.ranges.find_range(ip) else {
+        let reason = format!("{ip} lies in no address of {}", cluster.service);
+        return Err((Failure::NoHealthyUpstream, reason));
+    };
+    match snapshot.settings.addresses.judge_original(address, range) {
+        Ok(()) => Ok(Some(address)),
+        Err(closed) => Err((Failure::AddressClosed, format!("{address} is closed: {closed}"))),
+    }
+}
+
 /// A plain HTTP request as the policies see it; `objects` are those behind its host.
 pub(crate) fn http_session<'a>(
     source: Source,
-    name: &'a HostName,
+    name: Option<&'a HostName>,
     facts: &'a impl RequestFacts,
     objects: &'a [Arc<ObjectRef>],
 ) -> Session<'a> {
-    Session { source: source.address, port: source.port, host: name.as_str(), sni: None, request: Some(facts), objects }
+    let Source { address, port, destination, .. } = source;
+    let host = name.map_or("", HostName::as_str);
+    Session { source: address, port, destination, host, sni: None, request: Some(facts), objects }
 }
 
 /// A TLS session as the policies see it.
 pub(crate) fn tls_session<'a>(source: Source, name: &'a HostName, objects: &'a [Arc<ObjectRef>]) -> Session<'a> {
     let host = name.as_str();
-    Session { source: source.address, port: source.port, host, sni: Some(host), request: None, objects }
+    let Source { address, port, destination, .. } = source;
+    Session { source: address, port, destination, host, sni: Some(host), request: None, objects }
+}
+
+/// A TCP session as the policies see it.
+pub(crate) fn tcp_session<'a>(
+    source: Source,
+    name: Option<&'a HostName>,
+    objects: &'a [Arc<ObjectRef>],
+) -> Session<'a> {
+    let sni = name.map(HostName::as_str);
+    let Source { address, port, destination, .. } = source;
+    Session { source: address, port, destination, host: sni.unwrap_or_default(), sni, request: None, objects }
 }
 
 fn authorize(snapshot: &Snapshot, session: &Session<'_>) -> Result<(), Failure> {
@@ -265,13 +414,18 @@ pub fn cluster(snapshot: &Snapshot, destination: Destination) -> Result<&Cluster
     }
 }
 
-/// The cluster that stands for every host that no resource names.
+/// The cluster that stands for every host that no resource names: where a captured client meant to go, else the name
+/// that it asks for.
 #[must_use]
-pub fn passthrough_cluster(port: u16, snapshot: &Snapshot) -> Cluster {
+pub fn passthrough_cluster(source: Source, snapshot: &Snapshot) -> Cluster {
+    let endpoints = match source.destination {
+        Some(address) => Endpoints::Captured(SocketAddr::new(address, source.port)),
+        None => Endpoints::Requested { port: source.port },
+    };
     Cluster {
         name: PASSTHROUGH_CLUSTER.into(),
         service: "unknown".into(),
-        endpoints: Endpoints::Requested { port },
+        endpoints,
         balance: Balance::LeastRequest,
         tls: None,
         connect_timeout: snapshot.settings.connect_timeout,

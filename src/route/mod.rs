@@ -13,7 +13,8 @@
 //!                                          │  from here on everyone, the upstream
 //!                                          │  included, sees these very bytes
 //!  service port, host ────────────────▶ RouteTable::http or ::tls                 502, or alert UH
-//!                                          │  the host trie of the port: most specific pattern first
+//!  or port, captured address              │  the host trie of the port: most specific pattern first; or
+//!                                          │  RouteTable::tcp: the longest range, where clients are captured
 //!  peer, method, path, fields, SNI ───▶ Authorization::evaluate                   403, or alert
 //!                                          │  DENY, then ALLOW
 //!  method, path, query, fields ───────▶ VirtualHost::decide                       404 NR, or alert NR
@@ -47,6 +48,7 @@ pub mod fuzz;
 pub mod host;
 pub mod http;
 pub mod path;
+pub mod subnets;
 pub mod table;
 pub mod traffic;
 pub mod trie;

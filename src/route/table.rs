@@ -1,6 +1,7 @@
 //! The compiled tables: from service port and host to what may happen there.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::authorization::Authorization;
@@ -8,6 +9,7 @@ use super::cluster::{Cluster, ClusterId, PoolId, Weighted};
 use super::decide::Source;
 use super::host::HostName;
 use super::http::{HttpRoute, Matched, RequestFacts};
+use super::subnets::SubnetMap;
 use super::traffic::{AccountId, Traffic};
 use super::trie::HostTrie;
 
@@ -31,6 +33,20 @@ pub struct PortTries {
     pub http: HostTrie,
     /// Hosts that take the client's own TLS; the values index [`Tables::tls_hosts`].
     pub tls: HostTrie,
+    /// Services that take TCP.
+    pub tcp: TcpTable,
+    /// Addresses that a plain HTTP client may ask for in place of a host.
+    pub aliases: SubnetMap<HostName>,
+}
+
+/// TCP services of one port by the address that a captured client meant to reach; the values index
+/// [`Tables::tcp_hosts`].
+#[derive(Clone, Debug, Default)]
+pub struct TcpTable {
+    /// Those with `addresses`.
+    pub ranges: SubnetMap<u32>,
+    /// The one without, which takes whatever no range does, captured or not.
+    pub any: Option<u32>,
 }
 
 /// What the tries lead to.
@@ -40,6 +56,8 @@ pub struct Tables {
     pub virtual_hosts: Vec<VirtualHost>,
     /// Hosts that take TLS.
     pub tls_hosts: Vec<TlsHost>,
+    /// Services that take TCP.
+    pub tcp_hosts: Vec<TcpHost>,
     /// Every cluster that a route may lead to.
     pub clusters: Vec<Cluster>,
     /// The DestinationRules of each cluster, by its index, for `explain`.
@@ -202,6 +220,32 @@ pub struct TlsHost {
     pub objects: Vec<Arc<ObjectRef>>,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
+    /// Where the bytes of captured clients go, by the address that they meant to reach (`destinationSubnets`).
+    pub by_destination: SubnetMap<Weighted>,
+}
+
+/// One service that takes TCP on one port.
+#[derive(Clone, Debug)]
+pub struct TcpHost {
+    /// The host as the operator wrote it, wildcard included.
+    pub host: Box<str>,
+    /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
+    pub objects: Vec<Arc<ObjectRef>>,
+    /// Where the bytes go; `None`: listed, but no route matches (`NR`).
+    pub route: Option<Weighted>,
+    /// Where the bytes of captured clients go, by the address that they meant to reach (`destinationSubnets`).
+    pub by_destination: SubnetMap<Weighted>,
+    /// Whether the port is declared as TCP, so that nobody needs to know what the client speaks.
+    pub is_opaque: bool,
+}
+
+/// The TCP service that a connection belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpFound<'t> {
+    /// The service.
+    pub host: &'t TcpHost,
+    /// Whether one of its addresses says so; else it takes the whole port.
+    pub by_address: bool,
 }
 
 impl Tables {
@@ -209,6 +253,22 @@ impl Tables {
     #[must_use]
     pub fn rules_of(&self, id: ClusterId) -> &[Arc<ObjectRef>] {
         self.cluster_rules.get(id.0 as usize).map_or(&[], |rules| rules)
+    }
+}
+
+impl TlsHost {
+    /// Where the bytes of a client go that meant to reach this address, if it was captured.
+    #[must_use]
+    pub fn route_to(&self, destination: Option<IpAddr>) -> Option<&Weighted> {
+        destination.and_then(|address| self.by_destination.find(address)).or(self.route.as_ref())
+    }
+}
+
+impl TcpHost {
+    /// As [`TlsHost::route_to`].
+    #[must_use]
+    pub fn route_to(&self, destination: Option<IpAddr>) -> Option<&Weighted> {
+        destination.and_then(|address| self.by_destination.find(address)).or(self.route.as_ref())
     }
 }
 
@@ -272,6 +332,28 @@ impl RouteTable {
         gateways.get(index)
     }
 
+    /// The TCP service for a connection to this port; `destination` is where it was meant to go, if it was captured.
+    #[must_use]
+    pub fn tcp(&self, port: u16, destination: Option<IpAddr>) -> Option<TcpFound<'_>> {
+        let table = &self.port(port)?.tcp;
+        let by_address = destination.and_then(|address| table.ranges.find(address));
+        let index = *by_address.or(table.any.as_ref())?;
+        let host = self.tables.tcp_hosts.get(index as usize)?;
+        Some(TcpFound { host, by_address: by_address.is_some() })
+    }
+
+    /// Whether any host of this port takes plain HTTP, and whether any takes TLS.
+    #[must_use]
+    pub fn takes_names(&self, port: u16) -> (bool, bool) {
+        self.port(port).map_or((false, false), |tries| (!tries.http.is_empty(), !tries.tls.is_empty()))
+    }
+
+    /// The host that an address stands for in requests to this port.
+    #[must_use]
+    pub fn alias(&self, port: u16, address: IpAddr) -> Option<&HostName> {
+        self.port(port)?.aliases.find(address)
+    }
+
     /// A cluster of this generation.
     #[must_use]
     pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
@@ -304,7 +386,12 @@ mod tests {
     fn a_host_is_open_on_its_port_and_for_its_protocol_alone() {
         let tables = Tables {
             virtual_hosts: vec![VirtualHost { host: "*.a.com".into(), objects: Vec::new(), routes: Vec::new() }],
-            tls_hosts: vec![TlsHost { host: "b.com".into(), objects: Vec::new(), route: None }],
+            tls_hosts: vec![TlsHost {
+                host: "b.com".into(),
+                objects: Vec::new(),
+                route: None,
+                by_destination: SubnetMap::default(),
+            }],
             ..Tables::default()
         };
         let ports = vec![tries(80, "*.a.com", "b.com"), tries(443, "*.a.com", "b.com")];

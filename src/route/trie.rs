@@ -70,6 +70,12 @@ impl HostTrie {
         exact.or(closest).map(unpack)
     }
 
+    /// Whether no pattern was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Bytes on the heap. A clone, which is what a worker owns, takes no more than it needs.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

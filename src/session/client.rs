@@ -25,16 +25,29 @@ pub struct Client {
     pub socket: Socket,
     /// Its address.
     pub peer: SocketAddr,
-    /// Our address, as the client knows it.
+    /// Our address, as the client knows it; of captured traffic the address that the client meant to reach.
     pub local: SocketAddr,
     /// The port that routes mean.
     pub service_port: u16,
     /// Whether it came to a listener for Gateways.
     gateway: bool,
+    /// How it came here.
+    pub arrival: Arrival,
     /// Whether it is between two requests, so that a drain may close it at once.
     pub idle: Cell<bool>,
     /// The upstream connection that its session waits for, so that a drain can end that wait.
     upstream: RefCell<Option<Rc<Socket>>>,
+}
+
+/// How a connection came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// The client connected to us.
+    Direct,
+    /// The client connected to somebody else, and the packet filter has brought the connection here.
+    Captured,
+    /// The client connected to a listener that is for captured traffic alone.
+    Stray,
 }
 
 /// All client connections of a worker, for limits and for drain.
@@ -123,9 +136,9 @@ impl Drop for Registration {
 impl Client {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16) -> Self {
+    pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16, arrival: Arrival) -> Self {
         let (gateway, idle, upstream) = (false, Cell::new(false), RefCell::new(None));
-        Self { socket, peer, local, service_port, gateway, idle, upstream }
+        Self { socket, peer, local, service_port, gateway, arrival, idle, upstream }
     }
 
     /// The same, at a listener for Gateways or not.
@@ -134,10 +147,11 @@ impl Client {
         Self { gateway, ..self }
     }
 
-    /// Who asks, and where.
+    /// Who asks, and for what.
     #[must_use]
     pub fn source(&self) -> Source {
-        Source { address: self.peer.ip(), port: self.service_port, gateway: self.gateway }
+        let destination = (self.arrival == Arrival::Captured).then(|| self.local.ip());
+        Source { address: self.peer.ip(), port: self.service_port, gateway: self.gateway, destination }
     }
 
     /// Notes the upstream connection of the session; `None`: it is over.

@@ -14,7 +14,7 @@ use crate::route::host::HostName;
 use crate::route::traffic::Share;
 use crate::snapshot::{AccessLog, Snapshot};
 use crate::telemetry::batch::{Batch, Pushed};
-use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow};
+use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow, Spoken};
 use crate::telemetry::record::Record;
 use crate::upstream::account::Accounts;
 use crate::upstream::balance::Balancer;
@@ -65,8 +65,8 @@ pub struct Denied<'a> {
     pub port: u16,
     /// The client.
     pub source: IpAddr,
-    /// Whether the client spoke TLS.
-    pub tls: bool,
+    /// What the client spoke.
+    pub spoken: Spoken,
 }
 
 impl Context {
@@ -168,7 +168,7 @@ impl Context {
             port: denied.port,
             source: denied.source,
             reason: failure.reason(),
-            tls: denied.tls,
+            spoken: denied.spoken,
         };
         let rows = &mut counters.denied_destinations;
         if rows.len() >= DENIED_ROWS_MAX && !rows.contains_key(&key) {

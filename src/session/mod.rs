@@ -3,7 +3,8 @@
 //! ```text
 //! accept ─▶ peek ─▶ route ─▶ upstream (choose, resolve, dial, originate) ─▶ relay ─▶ record
 //!            ├─ ClientHello  ─▶ tunnel: bytes both ways, half-close kept
-//!            └─ HTTP/1 head  ─▶ http: a loop, one turn per request
+//!            ├─ HTTP/1 head  ─▶ http: a loop, one turn per request
+//!            └─ else, or a port that only takes TCP ─▶ tunnel, judged by its address
 //! ```
 
 mod client;
@@ -12,7 +13,7 @@ pub(crate) mod http;
 mod peek;
 pub(crate) mod tunnel;
 
-pub use client::{Client, Clients, Registration};
+pub use client::{Arrival, Client, Clients, Registration};
 pub use context::Context;
 
 use std::future::Future;
@@ -20,8 +21,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::failure::Failure;
+use crate::route::decide::{self, Detection};
 
 use peek::Opening;
+use tunnel::By;
 
 /// Serves one client connection from accept to the last log line.
 ///
@@ -29,24 +32,64 @@ use peek::Opening;
 #[expect(clippy::manual_async_fn, reason = "an async function keeps a second copy of its arguments")]
 pub fn serve(context: Rc<Context>, client: Rc<Client>) -> impl Future<Output = ()> {
     async move {
-        let opening = Box::pin(peek::peek(&client.socket, &context)).await;
-        if let Some(stage) = after_peek(opening, context, client) {
+        let stage = match begin(&context, &client) {
+            Begin::Peek(detection) => {
+                let opening = Box::pin(peek::peek(&client.socket, &context, detection)).await;
+                after_peek(opening, detection, context, client)
+            }
+            Begin::Serve(stage) => Some(stage),
+        };
+        if let Some(stage) = stage {
             stage.await;
         }
     }
 }
 
+/// What a session does until its end.
+type Stage = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The first stage of a session.
+enum Begin {
+    /// The client's first bytes have a say in it.
+    Peek(Detection),
+    /// It is settled already.
+    Serve(Stage),
+}
+
+fn begin(context: &Rc<Context>, client: &Rc<Client>) -> Begin {
+    if client.arrival == Arrival::Stray {
+        client.socket.reset_on_close();
+        let (context, client) = (Rc::clone(context), Rc::clone(client));
+        let refuse = async move { tunnel::refuse(&context, &client, &Failure::NotCaptured).await };
+        return Begin::Serve(Box::pin(refuse));
+    }
+    let detection = decide::detection(&context.snapshot(), client.source());
+    if detection == Detection::Nothing {
+        let (context, client) = (Rc::clone(context), Rc::clone(client));
+        return Begin::Serve(Box::pin(tunnel::serve(context, client, By::Address, None, Vec::new())));
+    }
+    Begin::Peek(detection)
+}
+
 /// What follows from the first bytes. A function of its own: an async one would keep room for them to its end.
-fn after_peek(
-    opening: Result<Opening, Failure>,
-    context: Rc<Context>,
-    client: Rc<Client>,
-) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, client: Rc<Client>) -> Option<Stage> {
+    let source = client.source();
     match opening {
-        Ok(Opening::Tls(hello, bytes)) => Some(Box::pin(tunnel::serve(context, client, hello, bytes))),
-        Ok(Opening::Http(bytes)) => Some(Box::pin(http::serve(context, client, bytes))),
+        Opening::Tls(hello, bytes) => {
+            let name = hello.server_name.as_ref();
+            let is_tcp = decide::carries_tls_as_tcp(&context.snapshot(), source, detection, name);
+            let by = if is_tcp { By::Address } else { By::ServerName };
+            Some(Box::pin(tunnel::serve(context, client, by, Some(hello), bytes)))
+        }
+        Opening::Http(bytes) if decide::carries_http_as_tcp(&context.snapshot(), source, detection) => {
+            Some(Box::pin(tunnel::serve(context, client, By::Address, None, bytes)))
+        }
+        Opening::Http(bytes) => Some(Box::pin(http::serve(context, client, bytes))),
         // A connection that brought nothing was neither a request nor a session.
-        Ok(Opening::Nothing) => None,
-        Err(failure) => Some(Box::pin(async move { tunnel::refuse(&context, &client, &failure).await })),
+        Opening::Nothing => None,
+        Opening::Other(failure, _) if detection == Detection::Names => {
+            Some(Box::pin(async move { tunnel::refuse(&context, &client, &failure).await }))
+        }
+        Opening::Other(_, bytes) => Some(Box::pin(tunnel::serve(context, client, By::Address, None, bytes))),
     }
 }

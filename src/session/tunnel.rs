@@ -1,4 +1,4 @@
-//! Passthrough: the client speaks TLS; the gateway reads the server name and relays the bytes untouched.
+//! Sessions whose bytes are relayed untouched: TLS, of which the gateway reads the server name, and TCP.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::net::{Socket, wall_time, within};
 use crate::relay::{self, End, Transferred};
-use crate::route::decide::{self, TlsVerdict};
+use crate::route::cluster::{Cluster, Weighted};
+use crate::route::decide::{self, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::snapshot::{Ech, Snapshot};
+use crate::telemetry::metrics::Spoken;
 use crate::telemetry::record::Record;
 use crate::upstream::account::{Lease, Overflow};
-use crate::upstream::balance::Wanted;
+use crate::upstream::balance::{Candidates, NoCandidate, Wanted};
 use crate::upstream::dial;
 use crate::upstream::outlier::Outcome;
 use crate::wire::client_hello::ClientHello;
@@ -26,8 +28,18 @@ use super::{Client, Context};
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
 pub(crate) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
 
+/// By what a session is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// By the server name: the client speaks TLS.
+    ServerName,
+    /// By port and address, whatever the client speaks.
+    Address,
+}
+
 /// The facts of a tunnel, gathered on its way.
 struct Story {
+    by: By,
     started: Instant,
     server_name: Option<Box<str>>,
     /// Whether the hello offered Encrypted ClientHello.
@@ -41,17 +53,18 @@ struct Story {
     transferred: Transferred,
 }
 
-/// Serves a client that opened with a ClientHello, which `bytes` begins with.
+/// Serves a client whose first bytes are `bytes`; they begin with `hello`, if it is known to speak TLS.
 ///
 /// What the future holds it holds for hours: connecting and lingering are boxed, and an `async` block, unlike an `async`
 /// function, keeps no second copy of its arguments.
 pub(super) fn serve(
     context: Rc<Context>,
     client: Rc<Client>,
-    hello: ClientHello,
+    by: By,
+    hello: Option<ClientHello>,
     bytes: Vec<u8>,
 ) -> impl Future<Output = ()> {
-    let opening = Box::pin(open(Rc::clone(&context), Rc::clone(&client), hello, bytes));
+    let opening = Box::pin(open(Rc::clone(&context), Rc::clone(&client), by, hello, bytes));
     async move {
         let (mut story, opened) = opening.await;
         let result = match opened {
@@ -74,7 +87,7 @@ pub(super) fn serve(
 
 /// Refuses a client whose first bytes were not fit to be served.
 pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Failure) {
-    let story = Story::new();
+    let story = Story::new(By::ServerName);
     let alerted = alert(client, failure, &story);
     story.tell(context, client, Some(failure.clone()));
     if alerted {
@@ -84,7 +97,7 @@ pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Fai
 
 /// Tells of a session that a bug has ended; what it was about is lost with it.
 pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
-    Story::new().tell(context, client, Some(Failure::Internal));
+    Story::new(By::ServerName).tell(context, client, Some(Failure::Internal));
 }
 
 /// A connection that has got the hello, and how long it may be silent.
@@ -98,10 +111,11 @@ struct Tunnel {
 async fn open(
     context: Rc<Context>,
     client: Rc<Client>,
-    hello: ClientHello,
+    by: By,
+    hello: Option<ClientHello>,
     bytes: Vec<u8>,
 ) -> (Box<Story>, Result<Tunnel, Failure>) {
-    let mut story = Box::new(Story::new());
+    let mut story = Box::new(Story::new(by));
     let opened = connect(&context, &client, hello, bytes, &mut story).await;
     (story, opened)
 }
@@ -111,16 +125,19 @@ async fn open(
 async fn connect(
     context: &Context,
     client: &Client,
-    hello: ClientHello,
+    hello: Option<ClientHello>,
     bytes: Vec<u8>,
     story: &mut Story,
 ) -> Result<Tunnel, Failure> {
-    story.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
-    story.offers_ech = hello.encrypted;
-    context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
+    let mut name = None;
+    if let Some(hello) = hello {
+        story.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
+        story.offers_ech = hello.encrypted;
+        context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
+        name = hello.server_name;
+    }
     let snapshot = context.snapshot();
-    let name = hello.server_name.ok_or(Failure::NoServerName)?;
-    let (upstream, lease) = reach(context, &snapshot, client, &name, story).await?;
+    let (upstream, lease) = reach(context, &snapshot, client, name.as_ref(), story).await?;
     let upstream = Rc::new(upstream);
     client.set_upstream(Some(Rc::clone(&upstream)));
     let idle = lease.as_ref().and_then(|lease| lease.tunnel_idle());
@@ -136,24 +153,29 @@ async fn reach(
     context: &Context,
     snapshot: &Snapshot,
     client: &Client,
-    name: &HostName,
+    name: Option<&HostName>,
     story: &mut Story,
 ) -> Result<(Socket, Option<Box<Lease>>), Failure> {
     let anywhere;
     let source = client.source();
-    let verdict = decide::tls(snapshot, source, name)?;
+    let route = decide(snapshot, source, story.by, name)?;
     if story.offers_ech && snapshot.settings.ech == Ech::Deny {
         return Err(Failure::EchDenied);
     }
-    let cluster = match verdict {
-        TlsVerdict::Forward(_, route) => decide::tls_onward(snapshot, name, route, context.balancer.random())?,
-        TlsVerdict::Anywhere => {
-            anywhere = decide::passthrough_cluster(client.service_port, snapshot);
+    let ticket = context.balancer.random();
+    let cluster = match (route, name, story.by) {
+        (Some(route), Some(name), By::ServerName) => decide::tls_onward(snapshot, name, route, ticket)?,
+        (Some(route), _, _) => decide::cluster(snapshot, route.pick(ticket))?,
+        (None, _, _) => {
+            anywhere = decide::passthrough_cluster(source, snapshot);
             &anywhere
         }
     };
     story.cluster = Some(cluster.name.clone());
     story.service = Some(cluster.service.clone());
+    if cluster.tls.is_some() {
+        return Err(story.transport(Failure::NoHealthyUpstream, "TLS is originated for HTTP only"));
+    }
     let account = context.accounts.of(cluster);
     let lease = match &account {
         Some(account) => match account.lease() {
@@ -168,8 +190,7 @@ async fn reach(
     let hash = cluster.traffic.as_ref().and_then(|traffic| traffic.hash.as_ref());
     let key = hash.and_then(|hash| hash.key(source.address, None::<&Facts<'_>>));
     let wanted = Wanted { host: name, key, account: account.as_deref() };
-    let policy = &snapshot.settings.addresses;
-    let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
+    let candidates = candidates(context, snapshot, cluster, source, wanted).await;
     let candidates = candidates.map_err(|(failure, reason)| story.transport(failure, &reason))?;
     let mut failure = Failure::NoHealthyUpstream;
     let ends = dial::Client { source: client.peer, destination: client.local };
@@ -192,16 +213,54 @@ async fn reach(
     Err(failure)
 }
 
-/// Sends the alert that is due, unless an upstream was reached: then the stream is its own. Returns whether the client
-/// has something to read before the connection closes.
+/// The route; `None`: no resource names the destination, and the operator allows any.
+fn decide<'s>(
+    snapshot: &'s Snapshot,
+    source: Source,
+    by: By,
+    name: Option<&HostName>,
+) -> Result<Option<&'s Weighted>, Failure> {
+    Ok(match by {
+        By::ServerName => match decide::tls(snapshot, source, name.ok_or(Failure::NoServerName)?)? {
+            TlsVerdict::Forward(_, route) => Some(route),
+            TlsVerdict::Anywhere => None,
+        },
+        By::Address => match decide::tcp(snapshot, source, name)? {
+            TcpVerdict::Forward(_, route) => Some(route),
+            TcpVerdict::Anywhere => None,
+        },
+    })
+}
+
+/// Where to connect: where a captured client meant to go, if the cluster leaves that to the client, else to an endpoint.
+async fn candidates(
+    context: &Context,
+    snapshot: &Snapshot,
+    cluster: &Cluster,
+    source: Source,
+    wanted: Wanted<'_>,
+) -> Result<Candidates, NoCandidate> {
+    match decide::original(snapshot, cluster, source)? {
+        Some(address) => Ok(smallvec::smallvec![address]),
+        None => {
+            let policy = &snapshot.settings.addresses;
+            context.balancer.candidates(cluster, wanted, &context.resolver, policy).await
+        }
+    }
+}
+
+/// Sends the alert that is due to a client that speaks TLS, unless an upstream was reached: then the stream is its own.
+/// Returns whether the client has something to read before the connection closes.
 fn alert(client: &Client, failure: &Failure, story: &Story) -> bool {
-    let due = failure.alert().filter(|_| !story.reached);
+    let speaks_tls = story.by == By::ServerName || story.server_name.is_some();
+    let due = failure.alert().filter(|_| speaks_tls && !story.reached);
     due.is_some_and(|alert| client.socket.send(&alert.record()).is_ok())
 }
 
 impl Story {
-    fn new() -> Self {
+    fn new(by: By) -> Self {
         Self {
+            by,
             started: Instant::now(),
             server_name: None,
             offers_ech: false,
@@ -288,8 +347,17 @@ impl Story {
             route: None,
             originated_tls: false,
         };
-        let denied =
-            Denied { host: server_name.unwrap_or("-"), port: client.service_port, source: client.peer.ip(), tls: true };
+        let address = match self.by {
+            By::Address => client.local.ip().to_string(),
+            By::ServerName => String::new(),
+        };
+        let host = match (server_name, self.by) {
+            (Some(name), _) => name,
+            (None, By::Address) => &address,
+            (None, By::ServerName) => "-",
+        };
+        let spoken = if self.by == By::Address { Spoken::Tcp } else { Spoken::Tls };
+        let denied = Denied { host, port: client.service_port, source: client.peer.ip(), spoken };
         let failure = failure.as_ref().map(|failure| (failure, denied));
         context.finish(&record, failure, context.snapshot().settings.access_log);
     }

@@ -166,8 +166,31 @@ pub struct DeniedKey {
     pub source: IpAddr,
     /// [`crate::failure::Failure::reason`].
     pub reason: &'static str,
-    /// Whether the client spoke TLS.
-    pub tls: bool,
+    /// What the client spoke.
+    pub spoken: Spoken,
+}
+
+/// What a client spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spoken {
+    /// Plain HTTP.
+    Http,
+    /// TLS.
+    Tls,
+    /// Something else, or nothing that anybody looked at.
+    Tcp,
+}
+
+impl Spoken {
+    /// As `/denied` writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// A row of `/denied`.
@@ -330,7 +353,7 @@ mod tests {
             port,
             source: "192.0.2.1".parse().unwrap(),
             reason: "host_not_listed",
-            tls: true,
+            spoken: Spoken::Tls,
         }
     }
 

@@ -28,8 +28,8 @@ pub type NoCandidate = (Failure, String);
 /// What an endpoint is wanted for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The host that the route has matched.
-    pub host: &'a HostName,
+    /// The host that the route has matched; a TCP session has none.
+    pub host: Option<&'a HostName>,
     /// What [`Balance::Hash`] goes by; `None`: anywhere.
     pub key: Option<u64>,
     /// Where the cluster's outliers are known.
@@ -87,8 +87,15 @@ impl Balancer {
                 open.map(|endpoint| Endpoint { address: endpoint.address, weight: endpoint.weight }).collect()
             }
             Endpoints::Dns(names) | Endpoints::DnsRoundRobin(names) => resolve_all(names, resolver, policy).await?,
+            Endpoints::Captured(address) => match policy.judge_resolved(*address) {
+                Ok(()) => smallvec::smallvec![Endpoint { address: *address, weight: 1 }],
+                Err(closed) => return Err((Failure::AddressClosed, format!("{address} is closed: {closed}"))),
+            },
+            // Whoever has a captured client at hand asks for its address before (route::decide::original).
+            Endpoints::Original(_) => EndpointList::new(),
             Endpoints::Requested { port } => {
-                let name = DnsEndpoint { name: wanted.host.clone(), port: *port, weight: 1 };
+                let requested = wanted.host.ok_or((Failure::NoServerName, "no name to resolve".to_owned()))?;
+                let name = DnsEndpoint { name: requested.clone(), port: *port, weight: 1 };
                 resolve_all(std::slice::from_ref(&name), resolver, policy).await?
             }
         };

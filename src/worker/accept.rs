@@ -12,9 +12,9 @@ use pin_project_lite::pin_project;
 
 use crate::limits::ACCEPT_BATCH;
 use crate::net::{Accepted, Listener, Socket};
-use crate::session::{self, Client, Context, Registration};
+use crate::session::{self, Arrival, Client, Context, Registration};
 
-use super::ListenerSpec;
+use super::{ListenerSpec, ServicePort};
 
 /// How long the accept task rests when the system refuses: sessions that end free descriptors.
 const TROUBLE_REST: Duration = Duration::from_millis(10);
@@ -75,7 +75,14 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, spec: &Listene
     }
     // A peer that has reset already has no address; its session would end at once.
     let Ok(local) = socket.local_address() else { return };
-    let client = Rc::new(Client::new(socket, peer, local, spec.service_port).at_gateway(spec.gateway));
+    let (peer, local, service_port, arrival) = match spec.service {
+        ServicePort::Fixed(port) => (peer, local, port, Arrival::Direct),
+        ServicePort::Redirected | ServicePort::Transparent => {
+            let (local, service_port, arrival) = captured(&socket, local, spec);
+            (canonical(peer), local, service_port, arrival)
+        }
+    };
+    let client = Rc::new(Client::new(socket, peer, local, service_port, arrival).at_gateway(spec.gateway));
     // Entered at once: the limits above count connections, not tasks that have begun to run.
     let registration = Registration::new(context, &client);
     let session = CatchPanic { session: session::serve(Rc::clone(context), Rc::clone(&client)) };
@@ -85,6 +92,34 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, spec: &Listene
             registration.tell_panic();
         }
     });
+}
+
+/// Where a connection to a listener for captured traffic was meant to go. One that came to the listener itself would be
+/// dialled back to it, for ever.
+fn captured(socket: &Socket, local: SocketAddr, spec: &ListenerSpec) -> (SocketAddr, u16, Arrival) {
+    let is_listener = match spec.service {
+        ServicePort::Redirected => None,
+        // A listener on all addresses cannot tell which of them are this machine's at the moment: its port is none that
+        // a client can have meant.
+        ServicePort::Fixed(_) | ServicePort::Transparent => {
+            Some(local.port() == spec.bind.port() && (spec.bind.ip().is_unspecified() || local.ip() == spec.bind.ip()))
+        }
+    };
+    let destination = match is_listener {
+        Some(false) => Some(local),
+        Some(true) => None,
+        // The kernel also remembers connections that nothing has redirected.
+        None => socket.original_destination().ok().filter(|original| *original != canonical(local)),
+    };
+    match destination.map(canonical) {
+        Some(destination) => (destination, destination.port(), Arrival::Captured),
+        None => (local, spec.bind.port(), Arrival::Stray),
+    }
+}
+
+/// IPv4 on a socket of `[::]` is what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 pin_project! {

@@ -17,7 +17,7 @@ use crate::session::Context;
 
 use super::accept::{Outcome, accept, accept_waiting};
 use super::inbox::{Event, Inbox, Order};
-use super::{ListenerSpec, WorkerSpec};
+use super::{ListenerSpec, ServicePort, WorkerSpec};
 
 /// How often idle upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -79,9 +79,15 @@ fn seed() -> u64 {
 }
 
 fn bind(listeners: &[ListenerSpec]) -> Result<Vec<Bound>, String> {
-    let bind = |spec: &ListenerSpec| match Listener::bind(spec.bind) {
+    let bind = |spec: &ListenerSpec| match Listener::bind(spec.bind, spec.service == ServicePort::Transparent) {
         Ok(listener) => Ok((Rc::new(listener), spec.clone())),
-        Err(error) => Err(format!("listener {}: cannot bind {}: {error}", spec.name, spec.bind)),
+        Err(error) => {
+            let hint = match spec.service {
+                ServicePort::Transparent => " (capture: TPROXY needs CAP_NET_ADMIN)",
+                ServicePort::Fixed(_) | ServicePort::Redirected => "",
+            };
+            Err(format!("listener {}: cannot bind {}: {error}{hint}", spec.name, spec.bind))
+        }
     };
     listeners.iter().map(bind).collect()
 }

@@ -54,10 +54,33 @@ pub struct ListenerSpec {
     pub name: Box<str>,
     /// Where to listen.
     pub bind: SocketAddr,
-    /// The port that routes mean.
-    pub service_port: u16,
+    /// How the port that routes mean is known.
+    pub service: ServicePort,
     /// Whether it serves the servers that Gateways have on that port, instead of the mesh's routes.
     pub gateway: bool,
+}
+
+/// How the service port of a connection is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServicePort {
+    /// It is the same for every connection of the listener (`servicePort`).
+    Fixed(u16),
+    /// The packet filter has redirected the connection: the kernel remembers where it went (`capture: REDIRECT`).
+    Redirected,
+    /// The packet filter has handed the connection over as it is: our end has the address that the client meant
+    /// (`capture: TPROXY`).
+    Transparent,
+}
+
+impl ServicePort {
+    /// The port that is the same for every connection; `None`: the listener takes captured traffic, to any port.
+    #[must_use]
+    pub fn fixed(self) -> Option<u16> {
+        match self {
+            Self::Fixed(port) => Some(port),
+            Self::Redirected | Self::Transparent => None,
+        }
+    }
 }
 
 /// Lines of the access log on their way to the writer.

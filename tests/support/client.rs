@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use rustix::net::{AddressFamily, SocketType};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
@@ -17,6 +18,18 @@ pub(crate) type TlsClient = StreamOwned<ClientConnection, TcpStream>;
 /// A TCP connection on which no read takes longer than the deadline.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     try_connect(address).expect("the listener accepts")
+}
+
+/// The same from an address of our own.
+pub(crate) fn connect_from(source: &str, address: &str) -> TcpStream {
+    let source: SocketAddr = format!("{source}:0").parse().expect("an address");
+    let address: SocketAddr = address.parse().expect("an address");
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor is left");
+    rustix::net::bind(&socket, &source).expect("the address is ours");
+    rustix::net::connect(&socket, &address).expect("the listener accepts");
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    socket
 }
 
 fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {

@@ -31,6 +31,7 @@ pub(crate) struct Builder {
     tls: String,
     settings: String,
     listener: &'static str,
+    listeners: String,
     descriptors: Option<u32>,
     everywhere: bool,
 }
@@ -110,6 +111,18 @@ impl Builder {
         self
     }
 
+    /// Adds a listener, as an entry of the list.
+    pub(crate) fn extra_listener(mut self, entry: &str) -> Self {
+        self.listeners.push_str(entry);
+        self
+    }
+
+    /// Adds a listener for captured traffic.
+    pub(crate) fn capture(mut self, bind: &str, how: &str) -> Self {
+        writeln!(self.listeners, "- {{name: '{how} {bind}', bind: '{bind}', capture: {how}}}").expect("a string");
+        self
+    }
+
     /// Lets the gateway have this many descriptors and no more.
     pub(crate) fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
@@ -167,7 +180,7 @@ listeners:
 {listener}- name: http
   bind: {http}
   servicePort: 80
-{listener}resources: [resources.d]
+{listener}{listeners}resources: [resources.d]
 meshConfig:
   accessLogFile: access.log
 {mesh}dns:
@@ -183,6 +196,7 @@ meshConfig:
             tls_settings = self.tls,
             settings = self.settings,
             listener = self.listener,
+            listeners = self.listeners,
         )
     }
 }
@@ -201,6 +215,7 @@ impl Gateway {
             tls: String::new(),
             settings: String::new(),
             listener: "",
+            listeners: String::new(),
             descriptors: None,
             everywhere: false,
         }

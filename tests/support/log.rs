@@ -118,7 +118,8 @@ impl<'a> Fields<'a> {
     fn next(&mut self) -> String {
         let (field, rest) = match self.rest.as_bytes().first() {
             Some(b'"') => self.enclosed(quote_end(&self.rest[1..])),
-            Some(b'[') => self.enclosed(self.rest[1..].find(']')),
+            // Later fields may be IPv6 addresses with a port.
+            Some(b'[') if self.rest == self.line.trim_end() => self.enclosed(self.rest[1..].find(']')),
             Some(_) => self.rest.split_at(self.rest.find(' ').unwrap_or(self.rest.len())),
             None => panic!("fewer than 22 fields: {:?}", self.line),
         };

@@ -11,6 +11,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod nameserver;
+pub(crate) mod namespace;
 pub(crate) mod pattern;
 pub(crate) mod resources;
 pub(crate) mod service;

@@ -53,6 +53,14 @@ impl Upstream {
         Self::start(loopback(), None, Arc::new(service))
     }
 
+    /// A server without TLS on a listener that the test bound.
+    pub(crate) fn plain_on(
+        listener: TcpListener,
+        service: impl Fn(&mut Stream, &Seen) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(listener, None, Arc::new(service))
+    }
+
     fn start(listener: TcpListener, tls: Option<ServerConfig>, service: Arc<Service>) -> Self {
         let address = listener.local_addr().expect("a bound listener has an address");
         let seen = Arc::new(Seen::default());

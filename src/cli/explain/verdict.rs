@@ -7,7 +7,7 @@ use crate::config::bootstrap::Bootstrap;
 use crate::failure::Failure;
 use crate::route::authorization::Session;
 use crate::route::cluster::{Cluster, Destination, Endpoints, UpstreamTls, Weighted};
-use crate::route::decide::{self, HttpVerdict, Onward, Source, TlsVerdict};
+use crate::route::decide::{self, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::route::http::{CorsVerdict, Forward, Matched};
 use crate::route::table::ObjectRef;
@@ -36,10 +36,11 @@ impl Explainer<'_> {
     pub(super) fn answer(&self, question: &Question, every_port_listens: bool) -> Answer {
         let (host, port) = match question {
             Question::Tls { host, port } | Question::Http { host, port, .. } => (host, *port),
-            Question::Captured(address) => return captured(*address),
+            Question::Captured(address) => return self.captured(*address, every_port_listens),
         };
         let mut answer = Answer { host: Some(host.clone()), port, ..Answer::default() };
-        let listens = self.bootstrap.listeners.iter().any(|listener| listener.service_port == port);
+        let listens =
+            self.bootstrap.listeners.iter().any(|listener| listener.service.fixed().is_none_or(|fixed| fixed == port));
         if !listens && !every_port_listens {
             "no_listener".clone_into(&mut answer.reason);
             answer.hint = Some(format!("no listener has servicePort {port}"));
@@ -48,15 +49,96 @@ impl Explainer<'_> {
         match question {
             Question::Tls { host, port } => self.tls(host, *port, answer),
             Question::Http { port, head, .. } => self.http(head, *port, answer),
-            Question::Captured(address) => captured(*address),
+            Question::Captured(address) => self.captured(*address, every_port_listens),
         }
     }
 
     /// Where a port has listeners for Gateways alone, that is where the question goes.
     fn source(&self, port: u16) -> Source {
-        let mut listeners = self.bootstrap.listeners.iter().filter(|listener| listener.service_port == port).peekable();
+        let mut listeners =
+            self.bootstrap.listeners.iter().filter(|listener| listener.service.fixed() == Some(port)).peekable();
         let gateway = listeners.peek().is_some() && listeners.all(|listener| listener.gateway);
-        Source { address: self.source, port, gateway }
+        Source { address: self.source, port, gateway, destination: None }
+    }
+
+    /// A captured connection of a client that has said nothing yet.
+    fn captured(&self, address: SocketAddr, every_port_listens: bool) -> Answer {
+        let (host, port) = (Some(address.ip().to_string()), address.port());
+        let mut answer = Answer { host, port, ..Answer::default() };
+        if !every_port_listens && self.bootstrap.listeners.iter().all(|listener| listener.service.fixed().is_some()) {
+            "no_listener".clone_into(&mut answer.reason);
+            answer.hint = Some("no listener has `capture`".to_owned());
+            return answer;
+        }
+        let snapshot = self.snapshot;
+        let source = Source { address: self.source, port, gateway: false, destination: Some(address.ip()) };
+        let found = snapshot.routes.tcp(port, source.destination).map(|found| &found.host.objects[..]);
+        self.add_objects(found, |objects| decide::tcp_session(source, None, objects), &mut answer);
+        let weighted = match decide::tcp(snapshot, source, None) {
+            Ok(TcpVerdict::Forward(_, weighted)) => weighted,
+            Ok(TcpVerdict::Anywhere) => {
+                let cluster = decide::passthrough_cluster(source, snapshot);
+                return self.forward_tcp(&cluster, source, answer);
+            }
+            Err(failure) => return self.refuse_tcp(&failure, source, answer),
+        };
+        answer.destinations = self.shares(weighted);
+        match self.first(weighted, |ticket| decide::cluster(snapshot, weighted.pick(ticket))) {
+            Ok((destination, cluster)) => {
+                self.add_rules(destination, &mut answer);
+                self.forward_tcp(cluster, source, answer)
+            }
+            Err(failure) => self.refuse_tcp(&failure, source, answer),
+        }
+    }
+
+    fn forward_tcp(&self, cluster: &Cluster, source: Source, answer: Answer) -> Answer {
+        let traffic = cluster.traffic.as_deref().map(traffic::words);
+        let mut answer = Answer { cluster: Some(cluster.name.to_string()), traffic, ..answer };
+        if cluster.tls.is_some() {
+            answer = self.refuse_tcp(&Failure::NoHealthyUpstream, source, answer);
+            answer.hint = Some("TLS is originated for HTTP only".to_owned());
+            return answer;
+        }
+        let endpoints = match decide::original(self.snapshot, cluster, source) {
+            Ok(Some(address)) => vec![address.to_string()],
+            Ok(None) => self.endpoints(cluster, None),
+            Err((failure, reason)) => {
+                answer = self.refuse_tcp(&failure, source, answer);
+                answer.hint = Some(reason);
+                return answer;
+            }
+        };
+        if endpoints.is_empty() {
+            return self.refuse_tcp(&Failure::NoHealthyUpstream, source, answer);
+        }
+        let (verdict, reason) = (Verdict::Allow, "via_upstream".to_owned());
+        Answer { verdict, reason, tls: Some("PASSTHROUGH"), endpoints: Some(endpoints), ..answer }
+    }
+
+    fn refuse_tcp(&self, failure: &Failure, source: Source, mut answer: Answer) -> Answer {
+        answer.reason = failure.details().into_owned();
+        answer.response_flags = Some(failure.flag());
+        answer.hint = Some(if *failure == Failure::NotListed {
+            answer.cluster = Some(BLACK_HOLE_CLUSTER.to_owned());
+            self.hint_by_name(source)
+        } else {
+            self.hint(failure, None, &answer, "TCP")
+        });
+        answer
+    }
+
+    /// A client that says a name may pass where one that says nothing does not.
+    fn hint_by_name(&self, source: Source) -> String {
+        let refused = format!("no ServiceEntry takes TCP to this address on port {}", source.port);
+        match self.snapshot.routes.takes_names(source.port) {
+            (false, false) => refused,
+            (true, false) => refused + "; plain HTTP is judged by its Host: ask for http://HOST",
+            (false, true) => refused + "; TLS is judged by its server name: ask for https://HOST",
+            (true, true) => {
+                refused + "; TLS and plain HTTP are judged by their names: ask for https://HOST, http://HOST"
+            }
+        }
     }
 
     fn tls(&self, host: &str, port: u16, mut answer: Answer) -> Answer {
@@ -75,7 +157,7 @@ impl Explainer<'_> {
         let weighted = match decide::tls(self.snapshot, self.source(port), &name) {
             Ok(TlsVerdict::Forward(_, weighted)) => weighted,
             Ok(TlsVerdict::Anywhere) => {
-                let cluster = decide::passthrough_cluster(port, self.snapshot);
+                let cluster = decide::passthrough_cluster(self.source(port), self.snapshot);
                 return self.forward(&cluster, &name, Some("PASSTHROUGH"), answer);
             }
             Err(failure) => return self.refuse_tls(&failure, Some(&name), answer),
@@ -106,15 +188,16 @@ impl Explainer<'_> {
             Err(error) => return self.refuse_http(&Failure::RequestMalformed(error), None, answer),
         };
         answer.host = Some(head.authority.text(bytes).to_owned());
-        let facts = match Facts::new(&head, bytes, self.snapshot.settings.normalization) {
+        let mut facts = match Facts::new(&head, bytes, self.snapshot.settings.normalization) {
             Ok(facts) => facts,
             Err(failure) => return self.refuse_http(&failure, None, answer),
         };
+        facts.look_up_alias(self.snapshot, self.source(port));
         let name = facts.host.as_ref();
         answer.host = name.map(ToString::to_string).or(answer.host);
         if let Some(name) = name {
             let objects = self.snapshot.routes.http_at(self.source(port), name).map(|host| &host.objects[..]);
-            let session = |objects| decide::http_session(self.source(port), name, &facts, objects);
+            let session = |objects| decide::http_session(self.source(port), Some(name), &facts, objects);
             self.add_objects(objects, session, &mut answer);
         }
         if let Err(failure) = self.snapshot.settings.fields.judge(&head, bytes) {
@@ -143,7 +226,7 @@ impl Explainer<'_> {
             }
             Ok(HttpVerdict::Anywhere) => {
                 answer.route = Some("allow_any".to_owned());
-                let cluster = decide::passthrough_cluster(port, self.snapshot);
+                let cluster = decide::passthrough_cluster(self.source(port), self.snapshot);
                 match name {
                     Some(name) => self.forward(&cluster, name, Some("NONE"), answer),
                     None => self.refuse_http(&Failure::NotListed, None, answer),
@@ -261,7 +344,7 @@ impl Explainer<'_> {
 
     /// The end of every question that passes.
     fn forward(&self, cluster: &Cluster, requested: &HostName, tls: Option<&'static str>, answer: Answer) -> Answer {
-        let endpoints = self.endpoints(cluster, requested);
+        let endpoints = self.endpoints(cluster, Some(requested));
         let traffic = cluster.traffic.as_deref().map(traffic::words);
         let answer = Answer { cluster: Some(cluster.name.to_string()), tls, traffic, ..answer };
         if endpoints.is_empty() {
@@ -276,13 +359,19 @@ impl Explainer<'_> {
     }
 
     /// Addresses where the configuration knows them, names where DNS would decide.
-    fn endpoints(&self, cluster: &Cluster, requested: &HostName) -> Vec<String> {
+    fn endpoints(&self, cluster: &Cluster, requested: Option<&HostName>) -> Vec<String> {
         match &cluster.endpoints {
             Endpoints::Static(endpoints) => self.open(endpoints.iter().map(|endpoint| endpoint.address)),
             Endpoints::Dns(names) | Endpoints::DnsRoundRobin(names) => {
                 names.iter().flat_map(|name| self.resolve(&name.name, name.port)).collect()
             }
-            Endpoints::Requested { port } => self.resolve(requested, *port),
+            Endpoints::Requested { port } => requested.map(|name| self.resolve(name, *port)).unwrap_or_default(),
+            Endpoints::Captured(address) => {
+                let policy = &self.snapshot.settings.addresses;
+                let open = policy.judge_resolved(*address).is_ok();
+                open.then(|| address.to_string()).into_iter().collect()
+            }
+            Endpoints::Original(_) => Vec::new(),
         }
     }
 
@@ -385,15 +474,5 @@ impl Explainer<'_> {
             [http, tls].into_iter().flatten()
         });
         open.collect::<Vec<_>>().join(" and ")
-    }
-}
-
-fn captured(address: SocketAddr) -> Answer {
-    Answer {
-        reason: "capture_not_supported".to_owned(),
-        host: Some(address.ip().to_string()),
-        port: address.port(),
-        hint: Some("captured connections are not supported yet, so none passes".to_owned()),
-        ..Answer::default()
     }
 }

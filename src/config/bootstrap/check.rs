@@ -13,7 +13,7 @@ use crate::limits::{SPIN_MAX, TIMEOUT_MAX};
 use crate::route::address::AddressPolicy;
 use crate::route::host::{HostName, HostPattern};
 use crate::snapshot::{Ech, Settings};
-use crate::worker::{DriverChoice, ListenerSpec};
+use crate::worker::{DriverChoice, ListenerSpec, ServicePort};
 
 /// Most workers: more threads than any machine this runs on has CPUs.
 const WORKERS_MAX: usize = 1024;
@@ -125,9 +125,6 @@ fn listeners(entries: Vec<file::Listener>, scope: &mut Scope<'_>) -> Vec<Listene
 }
 
 fn listener(entry: file::Listener, field: &str, scope: &mut Scope<'_>) -> Option<ListenerSpec> {
-    if entry.capture.is_some() {
-        scope.error(&format!("{field}.capture"), "captured traffic is not supported yet; remove the listener");
-    }
     let name = entry.name.unwrap_or_default();
     if name.is_empty() {
         scope.error(&format!("{field}.name"), "the listener needs a name");
@@ -142,11 +139,34 @@ fn listener(entry: file::Listener, field: &str, scope: &mut Scope<'_>) -> Option
     if bind.port() == 0 {
         scope.error(&bind_field, "the port must be in the range 1..65535");
     }
-    let service_port = entry.service_port.unwrap_or(bind.port());
-    if service_port == 0 {
-        scope.error(&format!("{field}.servicePort"), "the port must be in the range 1..65535");
+    let service = service_port(entry.service_port, entry.capture.as_deref(), bind, field, scope);
+    let gateway = entry.gateway.unwrap_or(false);
+    if gateway && service.fixed().is_none() {
+        let message = "captured traffic belongs to the mesh; a listener for Gateways has a servicePort";
+        scope.error(&format!("{field}.gateway"), message);
     }
-    Some(ListenerSpec { name: name.into_boxed_str(), bind, service_port, gateway: entry.gateway.unwrap_or(false) })
+    Some(ListenerSpec { name: name.into_boxed_str(), bind, service, gateway })
+}
+
+fn service_port(
+    number: Option<u16>,
+    capture: Option<&str>,
+    bind: SocketAddr,
+    field: &str,
+    scope: &mut Scope<'_>,
+) -> ServicePort {
+    let choices = [("REDIRECT", ServicePort::Redirected), ("TPROXY", ServicePort::Transparent)];
+    let port = ServicePort::Fixed(number.unwrap_or(bind.port()));
+    let service = choice(capture, &format!("{field}.capture"), &choices, port, scope);
+    let number_field = format!("{field}.servicePort");
+    match service {
+        ServicePort::Fixed(0) => scope.error(&number_field, "the port must be in the range 1..65535"),
+        ServicePort::Redirected | ServicePort::Transparent if number.is_some() => {
+            scope.error(&number_field, "the service port of captured traffic is that of its original destination");
+        }
+        ServicePort::Fixed(_) | ServicePort::Redirected | ServicePort::Transparent => {}
+    }
+    service
 }
 
 fn address(text: &str, field: &str, scope: &mut Scope<'_>) -> Option<SocketAddr> {

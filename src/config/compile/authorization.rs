@@ -93,6 +93,9 @@ fn condition(when: &istio::When) -> Option<Condition> {
         ConditionKey::SourceIp(..) => {
             ConditionKey::SourceIp(ranges(when.values.iter()), ranges(when.not_values.iter()))
         }
+        ConditionKey::DestinationIp(..) => {
+            ConditionKey::DestinationIp(ranges(when.values.iter()), ranges(when.not_values.iter()))
+        }
         key @ (ConditionKey::Sni | ConditionKey::Header(_) | ConditionKey::Port) => key,
     };
     let lower = key == ConditionKey::Sni;

@@ -13,15 +13,16 @@ use crate::config::finding::{Report, code};
 use crate::config::identity::{Generation, PoolKey};
 use crate::config::istio::destination_rule::{ClientTls, LoadBalancer, SimpleBalance, TlsMode};
 use crate::config::istio::gateway::ServerTlsMode;
-use crate::config::istio::service_entry::{Resolution, WorkloadEntry};
+use crate::config::istio::service_entry::{Protocol, Resolution, WorkloadEntry};
 use crate::config::istio::virtual_service::RouteDestination;
 use crate::config::istio::{Objects, Scope};
 use crate::config::registry::{Place, Policy, Registry, ServiceId, ServicePortEntry, Takes, TlsSource};
 use crate::route::cluster::{
-    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, StaticEndpoint, TlsBounds, UpstreamTls,
+    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, Original, StaticEndpoint, TlsBounds, UpstreamTls,
     VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
+use crate::route::subnets::SubnetMap;
 use crate::route::table::ClusterRules;
 use crate::route::traffic::Traffic;
 
@@ -56,6 +57,8 @@ pub(super) enum Client {
     Plain,
     /// TLS, which is never encrypted a second time.
     Tls,
+    /// Whatever it is, the gateway does not know.
+    Tcp,
 }
 
 impl<'a, 'g> Clusters<'a, 'g> {
@@ -101,8 +104,15 @@ impl<'a, 'g> Clusters<'a, 'g> {
             None => service.destination_port(None, entrance.port),
         };
         let Some(port) = port else { return Destination::Missing };
-        let is_covered = entrance.pattern.is_some_and(|pattern| service.pattern.covers(pattern));
-        if self.registry.services.dials_requested_name(id, port) && !is_covered {
+        let can_serve = match client {
+            Client::Plain | Client::Tls => {
+                let is_covered = entrance.pattern.is_some_and(|pattern| service.pattern.covers(pattern));
+                is_covered || !self.registry.services.dials_requested_name(id, port)
+            }
+            // A session without a name cannot ask for one.
+            Client::Tcp => port.resolution() != Resolution::DynamicDns,
+        };
+        if !can_serve {
             return Destination::Missing;
         }
         self.cluster(id, port, subset, client)
@@ -163,12 +173,19 @@ impl<'a, 'g> Clusters<'a, 'g> {
         let service = self.registry.services.service(key.service);
         let endpoints = self.endpoints(key, port);
         let tls = match (key.client, &policy.tls) {
-            (Client::Plain, Some(source)) => self.upstream_tls(source, port),
-            (Client::Plain, None) | (Client::Tls, _) => None,
+            (Client::Plain | Client::Tcp, Some(source)) => self.upstream_tls(source, port),
+            (Client::Plain | Client::Tcp, None) | (Client::Tls, _) => None,
         };
+        if let (Client::Tcp, Protocol::Tcp, Some(_), Some(source)) = (key.client, port.protocol, &tls, &policy.tls) {
+            let message = format!(
+                "TLS is originated for HTTP only: TCP sessions to port {} of {} are closed with UH",
+                port.number, service.host
+            );
+            Scope::new(source.origin, self.report).warning(code::UNSUPPORTED, source.field.as_str(), message);
+        }
         let tls_key = tls.as_ref().map(|tls| (tls.sni.as_ref(), tls.profile.as_ref().ok().map(|profile| profile.id)));
         let name = format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host);
-        let traffic = super::traffic::traffic(policy, key.client == Client::Tls, || self.generation.account(&name));
+        let traffic = super::traffic::traffic(policy, key.client != Client::Plain, || self.generation.account(&name));
         self.judge_tunnel(traffic.as_ref(), policy);
         let traffic_key = traffic.as_ref();
         let pool_key = PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key, traffic: traffic_key };
@@ -214,6 +231,14 @@ impl<'a, 'g> Clusters<'a, 'g> {
         let selected: Vec<&WorkloadEntry> = declared.iter().filter(selected).collect();
         let is_labelled = subset.is_some_and(|subset| !subset.labels.is_empty());
         let resolution = port.resolution();
+        if key.client == Client::Tcp && resolution == Resolution::None {
+            let mut ranges = SubnetMap::default();
+            for range in port.entry.spec.ranges() {
+                let _ = ranges.insert(range, ());
+            }
+            let port = port.port.target_port.map(|_| port.target());
+            return Endpoints::Original(Original { ranges, port });
+        }
         match (resolution, service.name()) {
             (Resolution::None | Resolution::DynamicDns, None) => Endpoints::Requested { port: port.target() },
             (Resolution::Dns | Resolution::DnsRoundRobin, None) if declared.is_empty() => {

@@ -10,6 +10,7 @@ use crate::config::istio::Object;
 use crate::config::istio::gateway::{Gateway, Server};
 use crate::config::istio::virtual_service::VirtualService;
 use crate::config::registry::{Admitted, Place, Takes, admitted, entrance};
+use crate::route::subnets::SubnetMap;
 use crate::route::table::{GatewayHosts, GatewayPort, ObjectRef, TlsHost, VirtualHost};
 
 use super::{Compiler, Entrance};
@@ -71,7 +72,10 @@ impl<'a> Compiler<'a, '_> {
         for rules in self.registry.gateways.bound(gateway) {
             let namespace = &*rules.origin.object.namespace;
             for (rule, names) in rules.spec.tls.iter().flat_map(|rule| rule.matches.iter().map(move |it| (rule, it))) {
-                if !super::tls::applies(names, entrance_of(gateway, port, &Admitted::Any), namespace) {
+                // Where a client meant to go is not known any more behind a Gateway.
+                if !names.destination_subnets.is_empty()
+                    || !super::tls::applies(names, entrance_of(gateway, port, &Admitted::Any), namespace)
+                {
                     continue;
                 }
                 for name in names.sni_hosts.iter().filter_map(|name| Admitted::parse(name)) {
@@ -83,7 +87,8 @@ impl<'a> Compiler<'a, '_> {
                         let route = Some(self.tls_route(rule, entrance_of(gateway, port, &host)));
                         let objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
                         let index = u32::try_from(self.tls_hosts.len()).unwrap_or(u32::MAX);
-                        self.tls_hosts.push(TlsHost { host: host.to_string().into(), objects, route });
+                        let (host_text, by_destination) = (host.to_string().into(), SubnetMap::default());
+                        self.tls_hosts.push(TlsHost { host: host_text, objects, route, by_destination });
                         insert(&mut self.gateway_port(port).tls, &host, index);
                         known.insert(key, index);
                     }

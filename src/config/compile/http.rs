@@ -41,6 +41,20 @@ impl<'a> Compiler<'a, '_> {
         }
     }
 
+    /// Single addresses of a service stand for its host in requests, as they are domains of Istio's virtual hosts.
+    pub(super) fn aliases(&mut self) {
+        let registry = self.registry;
+        for (_, service) in registry.services.iter() {
+            let Some(name) = service.name() else { continue };
+            for port in service.ports.iter().filter(|port| port.protocol.takes_http()) {
+                let ranges = port.entry.spec.ranges();
+                for address in ranges.filter(|range| range.prefix_len() == range.max_prefix_len()) {
+                    let _ = self.port(port.number).aliases.insert(address, name.clone());
+                }
+            }
+        }
+    }
+
     /// A host of a VirtualService that is no service itself: below a wildcard service it has the ports of that
     /// service; a wildcard that covers services opens nothing further; any other is served on port 80.
     fn routed_host(&mut self, host: &'a str, rules: &'a Object<VirtualService>) {

@@ -6,6 +6,7 @@ mod clusters;
 mod gateways;
 mod http;
 mod matching;
+mod tcp;
 mod tls;
 mod traffic;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use crate::route::host::HostPattern;
 use crate::route::http::RetryPolicy;
-use crate::route::table::{GatewayPort, PortTries, RouteTable, Survivors, Tables, TlsHost, VirtualHost};
+use crate::route::table::{GatewayPort, PortTries, RouteTable, Survivors, Tables, TcpHost, TlsHost, VirtualHost};
 use crate::snapshot::Settings;
 
 use super::bootstrap::Bootstrap;
@@ -29,6 +30,7 @@ use clusters::Clusters;
 pub(super) use clusters::{dial_port, gateway_namespace};
 pub(super) use http::{is_authority, retry};
 pub(super) use matching::regex;
+pub(super) use tcp::takes_tcp;
 
 /// Compiles the objects. Credentials that cannot be read are reported.
 pub(super) fn compile<'a>(
@@ -49,10 +51,13 @@ pub(super) fn compile<'a>(
         gateway_ports: BTreeMap::new(),
         virtual_hosts: Vec::new(),
         tls_hosts: Vec::new(),
+        tcp_hosts: Vec::new(),
     };
     compiler.http();
     compiler.tls();
     compiler.gateways();
+    compiler.tcp();
+    compiler.aliases();
     let (authorization, judged) = authorization::compile(&objects.authorization_policies);
     let (clusters, cluster_rules) = compiler.clusters.into_lists();
     compiler.virtual_hosts.shrink_to_fit();
@@ -63,6 +68,7 @@ pub(super) fn compile<'a>(
         virtual_hosts: compiler.virtual_hosts,
         tls_hosts: compiler.tls_hosts,
         survivors: Survivors::of(&clusters),
+        tcp_hosts: compiler.tcp_hosts,
         clusters,
         cluster_rules,
         gateways: compiler.gateway_ports.into_values().collect(),
@@ -100,6 +106,7 @@ struct Compiler<'a, 'g> {
     gateway_ports: BTreeMap<u16, GatewayPort>,
     virtual_hosts: Vec<VirtualHost>,
     tls_hosts: Vec<TlsHost>,
+    tcp_hosts: Vec<TcpHost>,
 }
 
 impl Compiler<'_, '_> {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use crate::config::istio::Object;
 use crate::config::istio::virtual_service::{TlsMatch, TlsRule, VirtualService};
-use crate::config::registry::{Admitted, Service, ServiceId, ServicePortEntry, is_mesh};
+use crate::config::registry::{Admitted, HostIndex, Service, ServiceId, ServicePortEntry, is_mesh};
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::host::HostPattern;
+use crate::route::subnets::SubnetMap;
 use crate::route::table::{ObjectRef, TlsHost};
 
 use super::clusters::Client;
-use super::http::weighted;
+use super::tcp::add;
 use super::{Compiler, Entrance};
 
 impl<'a> Compiler<'a, '_> {
@@ -24,7 +25,8 @@ impl<'a> Compiler<'a, '_> {
                 if !is_routed {
                     let route = Weighted::single(self.clusters.cluster(id, port, None, Client::Tls));
                     let objects = service.objects.clone();
-                    let host = TlsHost { host: service.host.into(), objects, route: Some(route) };
+                    let by_destination = SubnetMap::default();
+                    let host = TlsHost { host: service.host.into(), objects, route: Some(route), by_destination };
                     self.add_tls_host(port.number, &service.pattern, host);
                 }
             }
@@ -42,7 +44,9 @@ impl<'a> Compiler<'a, '_> {
     /// VirtualService opens no further name.
     fn names_through_gateways(&mut self, rules: &'a Object<VirtualService>) {
         for rule in &rules.spec.tls {
-            for names in rule.matches.iter().filter(|names| names.port.is_some()) {
+            for names in
+                rule.matches.iter().filter(|names| names.port.is_some() && names.destination_subnets.is_empty())
+            {
                 let port = names.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
                 for name in names.sni_hosts.iter().filter_map(|name| HostPattern::parse(name).ok()) {
                     let entrance = Entrance::mesh(&name, port);
@@ -83,7 +87,8 @@ impl<'a> Compiler<'a, '_> {
         for host in registry.gateways.tls_hosts(port, namespace).iter().filter_map(|host| host.common(&asked)) {
             let Admitted::Pattern(pattern) = host else { continue };
             let host = pattern.to_string().into();
-            let host = TlsHost { host, objects: objects.clone(), route: Some(route.clone()) };
+            let by_destination = SubnetMap::default();
+            let host = TlsHost { host, objects: objects.clone(), route: Some(route.clone()), by_destination };
             self.add_tls_host(entrance.port, &pattern, host);
         }
     }
@@ -108,7 +113,8 @@ impl<'a> Compiler<'a, '_> {
     /// has no route. `false`: no rule is about this port.
     ///
     /// The tables find an exact name before a wildcard whatever their order here, as Envoy's filter chains do; of two
-    /// rules for one name the first holds.
+    /// rules for one name the first holds. A name that is routed for some destinations only has for the others the
+    /// route of the narrowest wildcard above it.
     fn routed_names(
         &mut self,
         id: ServiceId,
@@ -118,47 +124,49 @@ impl<'a> Compiler<'a, '_> {
     ) -> bool {
         let mut objects = self.registry.services.service(id).objects.clone();
         objects.push(Arc::clone(&rules.origin.object));
-        let mut is_routed = false;
+        let mut routes: HostIndex<Routes> = HostIndex::default();
+        let mut routed = Vec::new();
         for rule in &rules.spec.tls {
             let entrance = Entrance::mesh(pattern, port.number);
             for names in rule.matches.iter().filter(|names| applies(names, entrance, &rules.origin.object.namespace)) {
                 for name in names.sni_hosts.iter().filter_map(|name| within(name, pattern)) {
-                    is_routed = true;
-                    let route = Some(self.tls_route(rule, Entrance::mesh(&name, port.number)));
-                    let host = TlsHost { host: name.to_string().into(), objects: objects.clone(), route };
-                    self.add_tls_host(port.number, &name, host);
+                    let route = self.tls_route(rule, Entrance::mesh(&name, port.number));
+                    let entry = routes.entry(&name, Routes::default);
+                    match names.destination_subnets.is_empty() {
+                        true => entry.route = entry.route.take().or(Some(route)),
+                        false => add(&mut entry.by_destination, names.destination_subnets.iter(), &route),
+                    }
+                    routed.push(name);
                 }
             }
         }
-        if is_routed {
-            self.add_tls_host(port.number, pattern, unrouted(pattern, objects));
+        let is_routed = !routed.is_empty();
+        routed.push(pattern.clone());
+        for name in routed.into_iter().filter(|_| is_routed) {
+            let Routes { route, by_destination } = routes.exact(&name).cloned().unwrap_or_default();
+            let route = route.or_else(|| routes.covering(&name).find_map(|wider| wider.route.clone()));
+            let host = TlsHost { host: name.to_string().into(), objects: objects.clone(), route, by_destination };
+            self.add_tls_host(port.number, &name, host);
         }
         is_routed
     }
 
     pub(super) fn tls_route(&mut self, rule: &'a TlsRule, entrance: Entrance<'_>) -> Weighted {
-        let choices: Vec<(Destination, Option<i64>)> = rule
-            .route
-            .iter()
-            .map(|route| {
-                let named = route.destination.as_ref();
-                let destination = named.map(|named| self.clusters.named(named, entrance, Client::Tls));
-                (destination.unwrap_or(Destination::Missing), route.weight)
-            })
-            .collect();
-        weighted(&choices)
+        self.layer4_route(&rule.route, entrance, Client::Tls)
     }
 }
 
-fn unrouted(pattern: &HostPattern, objects: Vec<Arc<ObjectRef>>) -> TlsHost {
-    TlsHost { host: pattern.to_string().into(), objects, route: None }
+/// Where a name is routed.
+#[derive(Clone, Debug, Default)]
+struct Routes {
+    route: Option<Weighted>,
+    by_destination: SubnetMap<Weighted>,
 }
 
-/// Whether a match can hold here. Destination subnets are never known without captured traffic.
+/// Whether a match can hold here, for whatever destination.
 pub(super) fn applies(names: &TlsMatch, entrance: Entrance<'_>, namespace: &str) -> bool {
     let on_port = names.port.is_none_or(|number| number == i64::from(entrance.port));
-    let is_here = entrance.place.is_within(&names.gateways, namespace);
-    is_here && names.destination_subnets.is_empty() && on_port
+    entrance.place.is_within(&names.gateways, namespace) && on_port
 }
 
 /// What an SNI pattern and a host have in common: the narrower of the two, if one covers the other.

@@ -1,5 +1,8 @@
 //! `ServiceEntry` (istio/api networking/v1alpha3/service_entry.proto).
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_yaml::Value;
 
@@ -11,7 +14,7 @@ use super::scalar::{Enumeration, List, Map, enumeration, integer};
 pub struct ServiceEntry {
     /// Names and `*.` wildcards.
     pub hosts: List<String>,
-    /// Virtual addresses; matched on captured traffic only.
+    /// Where captured clients mean to go, and what plain HTTP clients may ask for in place of a host.
     pub addresses: List<String>,
     /// Service ports.
     pub ports: List<ServicePort>,
@@ -86,6 +89,19 @@ pub enum Location {
     MeshInternal,
 }
 
+impl ServiceEntry {
+    /// `addresses`, single ones as ranges of one. What does not parse has been reported.
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.addresses.iter().filter_map(|text| range(text))
+    }
+}
+
+/// A range, or a single address.
+#[must_use]
+pub fn range(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 impl Enumeration for Location {
     const VALUES: &'static [(&'static str, i64, Self)] =
         &[("MESH_EXTERNAL", 0, Self::MeshExternal), ("MESH_INTERNAL", 1, Self::MeshInternal)];
@@ -94,7 +110,7 @@ impl Enumeration for Location {
 /// `resolution`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resolution {
-    /// The name that the client asked for, resolved by us.
+    /// The name that the client asked for, resolved by us; of TCP the address that a captured client meant to reach.
     #[default]
     None,
     /// The addresses under `endpoints:`.
@@ -126,7 +142,7 @@ pub enum Protocol {
     Http2,
     /// HTTPS, TLS: the client's own TLS, by SNI.
     Tls,
-    /// TCP, MONGO, REDIS, MYSQL: by captured address only.
+    /// TCP, MONGO, REDIS, MYSQL: by captured address, or by port alone.
     Tcp,
     /// Not carried at all.
     Udp,
@@ -153,6 +169,12 @@ impl Protocol {
     #[must_use]
     pub fn takes_http(self) -> bool {
         matches!(self, Self::Http | Self::Http2 | Self::Any)
+    }
+
+    /// Whether `tcp:` blocks apply.
+    #[must_use]
+    pub fn takes_tcp(self) -> bool {
+        matches!(self, Self::Tcp | Self::Any)
     }
 
     /// Whether `tls:` blocks apply.

@@ -22,8 +22,8 @@ pub struct VirtualService {
     pub http: List<HttpRule>,
     /// The client's own TLS, by SNI.
     pub tls: List<TlsRule>,
-    /// Captured TCP; not supported yet.
-    pub tcp: List<Value>,
+    /// TCP, by port and captured address.
+    pub tcp: List<TcpRule>,
     /// Visibility.
     #[serde(alias = "export_to")]
     pub export_to: List<String>,
@@ -247,7 +247,7 @@ pub struct TlsMatch {
     /// Names and wildcards, each within the hosts of the VirtualService.
     #[serde(alias = "sni_hosts")]
     pub sni_hosts: List<String>,
-    /// Captured destinations; not supported yet.
+    /// Where captured clients meant to go.
     #[serde(alias = "destination_subnets")]
     pub destination_subnets: List<String>,
     /// The service port.
@@ -263,7 +263,41 @@ pub struct TlsMatch {
     pub source_namespace: Option<String>,
 }
 
-/// One entry of `route:` under `tls:`.
+/// One entry of `tcp:`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TcpRule {
+    /// Alternatives; none: every session.
+    #[serde(rename = "match")]
+    pub matches: List<TcpMatch>,
+    /// Weighted destinations.
+    pub route: List<TlsDestination>,
+}
+
+/// One entry of `match:` under `tcp:`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TcpMatch {
+    /// Where captured clients meant to go.
+    #[serde(alias = "destination_subnets")]
+    pub destination_subnets: List<String>,
+    /// The service port.
+    #[serde(deserialize_with = "integer")]
+    pub port: Option<i64>,
+    /// Not used by Istio either.
+    #[serde(alias = "source_subnet")]
+    pub source_subnet: Option<String>,
+    /// Selects workloads of a mesh.
+    #[serde(alias = "source_labels")]
+    pub source_labels: BTreeMap<String, String>,
+    /// Overrides the gateways of the VirtualService.
+    pub gateways: List<String>,
+    /// Selects workloads of a mesh.
+    #[serde(alias = "source_namespace")]
+    pub source_namespace: Option<String>,
+}
+
+/// One entry of `route:` under `tls:` and `tcp:`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TlsDestination {

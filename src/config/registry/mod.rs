@@ -31,13 +31,15 @@ pub struct Registry<'a> {
     pub http: HostIndex<&'a Object<VirtualService>>,
     /// VirtualServices with `tls:`, by host; the oldest of each host.
     pub tls: HostIndex<&'a Object<VirtualService>>,
+    /// VirtualServices with `tcp:`, by host; the oldest of each host.
+    pub tcp: HostIndex<&'a Object<VirtualService>>,
 }
 
 impl<'a> Registry<'a> {
     /// Indexes the objects, oldest first. Hosts that do not parse have been reported and are left out.
     #[must_use]
     pub fn new(objects: &'a Objects, root_namespace: &'a str, gateway_services: &'a [HostPattern]) -> Self {
-        let (mut http, mut tls) = (HostIndex::default(), HostIndex::default());
+        let (mut http, mut tls, mut tcp) = (HostIndex::default(), HostIndex::default(), HostIndex::default());
         for object in objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways)) {
             for pattern in object.spec.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()) {
                 if !object.spec.http.is_empty() {
@@ -46,10 +48,13 @@ impl<'a> Registry<'a> {
                 if !object.spec.tls.is_empty() {
                     tls.entry(&pattern, || object);
                 }
+                if !object.spec.tcp.is_empty() {
+                    tcp.entry(&pattern, || object);
+                }
             }
         }
         let services = Services::new(&objects.service_entries);
         let policies = Policies::new(&objects.destination_rules, root_namespace);
-        Self { services, policies, gateways: Gateways::new(objects, gateway_services), http, tls }
+        Self { services, policies, gateways: Gateways::new(objects, gateway_services), http, tls, tcp }
     }
 }

@@ -236,7 +236,7 @@ fn condition(when: &When, index: usize, field: &str, scope: &mut Scope<'_>) {
     }
     let lists = [("values", &when.values), ("notValues", &when.not_values)];
     match parse_key(key) {
-        Some(ConditionKey::SourceIp(..)) => {
+        Some(ConditionKey::SourceIp(..) | ConditionKey::DestinationIp(..)) => {
             lists.into_iter().for_each(|(name, texts)| ranges(texts, &format!("{field}.{name}"), scope));
         }
         Some(ConditionKey::Port) => {
@@ -262,6 +262,7 @@ pub(in crate::config) fn parse_key(key: &str) -> Option<ConditionKey> {
         "connection.sni" => Some(ConditionKey::Sni),
         "destination.port" => Some(ConditionKey::Port),
         "source.ip" | "remote.ip" => Some(ConditionKey::SourceIp(Vec::new(), Vec::new())),
+        "destination.ip" => Some(ConditionKey::DestinationIp(Vec::new(), Vec::new())),
         _ => {
             let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
             (!name.is_empty()).then(|| ConditionKey::Header(name.to_ascii_lowercase().into()))
@@ -271,8 +272,7 @@ pub(in crate::config) fn parse_key(key: &str) -> Option<ConditionKey> {
 
 /// The attributes that Istio knows besides.
 fn is_known_key(key: &str) -> bool {
-    let exact =
-        ["source.namespace", "source.serviceAccount", "source.principal", "destination.ip", "destination.labels"];
+    let exact = ["source.namespace", "source.serviceAccount", "source.principal", "destination.labels"];
     let families = ["request.auth.", "experimental.", "source.labels", "destination.namespace", "destination.user"];
     exact.contains(&key) || families.iter().any(|family| key.starts_with(family))
 }

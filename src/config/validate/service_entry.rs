@@ -89,10 +89,6 @@ fn addresses(entry: &ServiceEntry, scope: &mut Scope<'_>) {
     if resolution(entry) == Resolution::DynamicDns && !entry.addresses.is_empty() {
         scope.error("spec.addresses", "no addresses should be provided for resolution mode DYNAMIC_DNS");
     }
-    if !entry.addresses.is_empty() {
-        let message = "addresses are matched on captured traffic only, which is not supported yet";
-        scope.warning(code::UNSUPPORTED, "spec.addresses", message);
-    }
 }
 
 fn ports(entry: &ServiceEntry, scope: &mut Scope<'_>) {
@@ -127,18 +123,32 @@ fn protocol(entry: &ServiceEntry, port: &ServicePort, field: &str, scope: &mut S
         return;
     };
     match protocol {
-        Protocol::Tcp | Protocol::Udp => {
-            let message = format!("{word} is matched by captured address only; this port never matches");
-            scope.warning(code::UNREACHABLE, field, message);
-        }
+        Protocol::Udp => scope.warning(code::UNREACHABLE, field, "UDP is not carried; this port never matches"),
+        Protocol::Tcp if entry.addresses.is_empty() => tcp_without_addresses(entry, word, field, scope),
         Protocol::Http2 => {
             let message = format!("{word} upstreams are spoken to in HTTP/1.1; gRPC clients are not served");
             scope.warning(code::UNSUPPORTED, field, message);
         }
-        Protocol::Http | Protocol::Tls | Protocol::Any => {}
+        Protocol::Http | Protocol::Tls | Protocol::Tcp | Protocol::Any => {}
     }
     if resolution(entry) == Resolution::DynamicDns && matches!(protocol, Protocol::Tcp | Protocol::Udp) {
         scope.error(field, "only HTTP, TLS, GRPC, and HTTP2 protocols are supported for resolution mode DYNAMIC_DNS");
+    }
+}
+
+fn tcp_without_addresses(entry: &ServiceEntry, word: &str, field: &str, scope: &mut Scope<'_>) {
+    if resolution(entry) == Resolution::None {
+        let message = format!(
+            "{word} with resolution NONE leads to the original destination, if it lies in addresses; without addresses \
+             this port never matches"
+        );
+        scope.warning(code::UNREACHABLE, field, message);
+    } else {
+        let message = format!(
+            "{word} without addresses takes every connection to the port that no other service entry takes, whatever \
+             its host"
+        );
+        scope.warning(code::WHOLE_PORT, field, message);
     }
 }
 

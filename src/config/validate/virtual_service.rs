@@ -2,7 +2,10 @@
 
 use crate::config::finding::code;
 use crate::config::istio::Scope;
-use crate::config::istio::virtual_service::{RouteDestination, TlsMatch, TlsRule, VirtualService};
+use crate::config::istio::service_entry::range;
+use crate::config::istio::virtual_service::{
+    RouteDestination, TcpRule, TlsDestination, TlsMatch, TlsRule, VirtualService,
+};
 use crate::config::registry::{HostIndex, is_mesh};
 use crate::route::host::HostPattern;
 
@@ -36,16 +39,15 @@ pub(super) fn validate(service: &VirtualService, scope: &mut Scope<'_>) {
     for (index, rule) in service.tls.iter().enumerate() {
         tls(rule, &format!("spec.tls[{index}]"), service, &patterns, scope);
     }
+    for (index, rule) in service.tcp.iter().enumerate() {
+        tcp(rule, &format!("spec.tcp[{index}]"), scope);
+    }
     export_to(&service.export_to, scope);
 }
 
 fn blocks(service: &VirtualService, scope: &mut Scope<'_>) {
     if service.http.is_empty() && service.tls.is_empty() && service.tcp.is_empty() {
         scope.error("spec", "http, tcp or tls must be provided in virtual service");
-    }
-    if !service.tcp.is_empty() {
-        let message = "tcp routes match by captured address only, which is not supported yet; they never match";
-        scope.warning(code::UNREACHABLE, "spec.tcp", message);
     }
 }
 
@@ -99,13 +101,43 @@ fn tls(rule: &TlsRule, field: &str, service: &VirtualService, hosts: &[HostPatte
     if rule.route.is_empty() {
         scope.error(format!("{field}.route"), "TLS route is required");
     }
+    routes(&rule.route, field, scope);
+}
+
+fn routes(routes: &[TlsDestination], field: &str, scope: &mut Scope<'_>) {
     let mut weights = Vec::new();
-    for (index, route) in rule.route.iter().enumerate() {
+    for (index, route) in routes.iter().enumerate() {
         let field = format!("{field}.route[{index}]");
         destination(route.destination.as_ref(), &field, scope);
         weights.push((route.weight, field));
     }
     weight(&weights, field, scope);
+}
+
+fn tcp(rule: &TcpRule, field: &str, scope: &mut Scope<'_>) {
+    for (index, conditions) in rule.matches.iter().enumerate() {
+        let field = format!("{field}.match[{index}]");
+        subnets(&conditions.destination_subnets, &field, scope);
+        if conditions.port.is_some() {
+            port(conditions.port, &format!("{field}.port"), scope);
+        }
+        if conditions.source_subnet.is_some() {
+            let message = "sourceSubnet is not used by Istio either; an AuthorizationPolicy with ipBlocks restricts \
+                           who may connect";
+            scope.refuse(format!("{field}.sourceSubnet"), message);
+        }
+        source(!conditions.source_labels.is_empty(), conditions.source_namespace.is_some(), &field, scope);
+    }
+    if rule.route.is_empty() {
+        scope.error(format!("{field}.route"), "TCP route is required");
+    }
+    routes(&rule.route, field, scope);
+}
+
+fn subnets(subnets: &[String], field: &str, scope: &mut Scope<'_>) {
+    for (index, text) in subnets.iter().enumerate().filter(|(_, text)| range(text).is_none()) {
+        scope.error(format!("{field}.destinationSubnets[{index}]"), format!("{text:?} is not a valid CIDR block"));
+    }
 }
 
 fn tls_match(names: &TlsMatch, field: &str, service: &VirtualService, hosts: &[HostPattern], scope: &mut Scope<'_>) {
@@ -133,10 +165,7 @@ fn tls_match(names: &TlsMatch, field: &str, service: &VirtualService, hosts: &[H
     if names.port.is_some() {
         port(names.port, &format!("{field}.port"), scope);
     }
-    if !names.destination_subnets.is_empty() {
-        let message = "destination subnets are known of captured traffic only; the match never holds";
-        scope.warning(code::UNREACHABLE, format!("{field}.destinationSubnets"), message);
-    }
+    subnets(&names.destination_subnets, field, scope);
     source(!names.source_labels.is_empty(), names.source_namespace.is_some(), field, scope);
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::control::shared::{LastReload, ReloadResult, Shared};
 use crate::control::version;
-use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow};
+use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow, Spoken};
 
 /// `/server_info`.
 pub(super) fn server_info(shared: &Shared) -> Value {
@@ -57,7 +57,8 @@ fn denied_row((key, row): &(DeniedKey, DeniedRow)) -> Value {
         "port": key.port,
         "source": key.source,
         "reason": key.reason,
-        "tls": key.tls,
+        "tls": key.spoken == Spoken::Tls,
+        "protocol": key.spoken.as_str(),
         "count": row.count,
         "lastSeen": time(row.last_seen),
     })
@@ -82,7 +83,7 @@ mod tests {
             port: 443,
             source: "192.0.2.1".parse().unwrap(),
             reason: "host_not_listed",
-            tls: true,
+            spoken: Spoken::Tls,
         };
         let mut one = Counters::default();
         one.deny("host_not_listed", "", key("rare.example"), UNIX_EPOCH);

@@ -1,17 +1,24 @@
 //! Whether a policy applies to a session, and whether its rules match it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::{Condition, ConditionKey, Glob, Operation, Policy, Rule, Session, Source};
 use crate::route::http::RequestFacts;
+use crate::route::table::ObjectRef;
 
 impl Policy {
     /// Whether the session goes to what the policy is about.
     pub(super) fn applies(&self, session: &Session<'_>) -> bool {
+        self.applies_to(session.objects)
+    }
+
+    /// Whether a session with these objects behind it goes there.
+    pub(super) fn applies_to(&self, objects: &[Arc<ObjectRef>]) -> bool {
         let is_target = |namespace: &str, name: &str| {
-            let mut entries = session.objects.iter().filter(|object| object.kind == "ServiceEntry");
+            let mut entries = objects.iter().filter(|object| object.kind == "ServiceEntry");
             entries.any(|entry| *entry.namespace == *namespace && *entry.name == *name)
         };
         self.targets.is_empty() || self.targets.iter().any(|(namespace, name)| is_target(namespace, name))
@@ -35,6 +42,13 @@ impl Rule {
         session.request.is_none()
             && (self.to.iter().any(|operation| operation.names_http() || without_host && operation.names_hosts())
                 || self.when.iter().any(|condition| matches!(condition.key, ConditionKey::Header(_))))
+            || session.destination.is_none()
+                && self.when.iter().any(|condition| matches!(condition.key, ConditionKey::DestinationIp(..)))
+    }
+
+    pub(super) fn looks_at_server_name(&self) -> bool {
+        self.to.iter().any(Operation::names_hosts)
+            || self.when.iter().any(|condition| condition.key == ConditionKey::Sni)
     }
 
     /// What is not known counts as matching here.
@@ -90,6 +104,9 @@ impl Condition {
             ConditionKey::Port => self.holds(|glob| glob.is_port(session.port)),
             ConditionKey::SourceIp(values, not_values) => {
                 listed(values, not_values, |block| contains(*block, session.source))
+            }
+            ConditionKey::DestinationIp(values, not_values) => {
+                session.destination.is_none_or(|address| listed(values, not_values, |block| contains(*block, address)))
             }
             ConditionKey::Header(name) => {
                 session.request.is_none_or(|request| self.holds(|glob| glob.matches_header(request, name)))

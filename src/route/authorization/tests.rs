@@ -60,11 +60,15 @@ fn nets(text: &str) -> Vec<IpNet> {
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
 fn http(request: &Request) -> Session<'_> {
-    Session { source: CLIENT, port: 80, host: "example.com", sni: None, request: Some(request), objects: &[] }
+    Session { host: "example.com", request: Some(request), ..session(80) }
 }
 
 fn tls(sni: Option<&str>) -> Session<'_> {
-    Session { source: CLIENT, port: 443, host: sni.unwrap_or_default(), sni, request: None, objects: &[] }
+    Session { host: sni.unwrap_or_default(), sni, ..session(443) }
+}
+
+fn session(port: u16) -> Session<'static> {
+    Session { source: CLIENT, port, destination: None, host: "", sni: None, request: None, objects: &[] }
 }
 
 /// Whether a rule that allows lets the session through, and whether the same rule that denies refuses it.
@@ -292,4 +296,25 @@ fn on_tls_hosts_are_judged_by_the_sni() {
     let others = Operation { not_hosts: vec![exact("example.com")], ..Operation::default() };
     assert_eq!(verdicts(&to(others.clone()), &tls(Some("example.com"))), DIFFERS);
     assert_eq!(verdicts(&to(others), &tls(None)), UNKNOWN);
+}
+
+#[test]
+fn destinations_are_judged_where_traffic_is_captured() {
+    let captured = |ip: &str| Session { destination: Some(ip.parse().expect("an address")), ..session(5432) };
+    let key = ConditionKey::DestinationIp(nets("10.0.0.0/8"), nets("10.9.0.0/16"));
+    let inside = when(key, Vec::new(), Vec::new());
+    assert_eq!(verdicts(&inside, &captured("10.1.2.3")), MATCHES);
+    assert_eq!(verdicts(&inside, &captured("10.9.2.3")), DIFFERS);
+    assert_eq!(verdicts(&inside, &captured("192.0.2.1")), DIFFERS);
+    assert_eq!(verdicts(&inside, &session(5432)), UNKNOWN);
+}
+
+#[test]
+fn what_asks_for_a_server_name_is_known_by_its_target() {
+    let mut authorization = deny(when(ConditionKey::Sni, vec![exact("a.example")], Vec::new()));
+    assert!(authorization.looks_at_server_name(&[]));
+    authorization.deny[0].targets = vec![("default".into(), "google".into())];
+    assert!(!authorization.looks_at_server_name(&[object("ServiceEntry", "github")]));
+    assert!(authorization.looks_at_server_name(&[object("ServiceEntry", "google")]));
+    assert!(!deny(Rule::default()).looks_at_server_name(&[]));
 }

@@ -99,6 +99,10 @@ impl Slots {
         &mut self.slots[index]
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes == 0
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>() + self.long_labels.capacity()
     }

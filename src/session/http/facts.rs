@@ -1,13 +1,16 @@
 //! A request head as the matchers see it.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
 use crate::failure::Failure;
+use crate::route::decide::Source;
 use crate::route::host::{Authority, AuthorityHost, HostName};
 use crate::route::http::RequestFacts;
 use crate::route::path::{self, Normalization};
+use crate::snapshot::Snapshot;
 use crate::wire::http1::{HeadError, RequestHead, Span, TargetForm};
 
 use super::forward::Target;
@@ -23,6 +26,7 @@ pub(crate) struct Facts<'a> {
     authority: SmallVec<[u8; 64]>,
     /// The host that was asked for; `None`: an IP address.
     pub(crate) host: Option<HostName>,
+    address: Option<IpAddr>,
 }
 
 impl<'a> Facts<'a> {
@@ -33,9 +37,9 @@ impl<'a> Facts<'a> {
     pub(crate) fn new(head: &'a RequestHead, bytes: &'a [u8], normalization: Normalization) -> Result<Self, Failure> {
         let authority = head.authority.of(bytes);
         let parsed = Authority::parse(authority).map_err(|_| Failure::RequestMalformed(HeadError::Authority))?;
-        let host = match parsed.host {
-            AuthorityHost::Name(name) => Some(name),
-            AuthorityHost::Address(_) => None,
+        let (host, address) = match parsed.host {
+            AuthorityHost::Name(name) => (Some(name), None),
+            AuthorityHost::Address(address) => (None, Some(address)),
         };
         let path = match head.form {
             TargetForm::Asterisk => Cow::Borrowed("*"),
@@ -47,7 +51,14 @@ impl<'a> Facts<'a> {
         };
         let mut authority = SmallVec::from_slice(authority);
         authority.make_ascii_lowercase();
-        Ok(Self { head, bytes, path, authority, host })
+        Ok(Self { head, bytes, path, authority, host, address })
+    }
+
+    /// Puts the host in the place of an address that a ServiceEntry gives it (`addresses`).
+    pub(crate) fn look_up_alias(&mut self, snapshot: &Snapshot, source: Source) {
+        if let Some(address) = self.address.filter(|_| !source.gateway) {
+            self.host = snapshot.routes.alias(source.port, address).cloned();
+        }
     }
 
     /// Path and query in origin form, as they are forwarded; `rewritten` takes the place of the path.

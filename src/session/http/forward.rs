@@ -54,7 +54,8 @@ pub(super) struct Plan<'s> {
     /// Those and more for the answer, which a CORS policy marks.
     pub(super) marks: Option<Box<FieldEdits>>,
     /// The name to resolve where the cluster leaves it to the request, and to put into the SNI.
-    requested: HostName,
+    /// `None`: a captured client asked for an address, and goes where it meant to go.
+    requested: Option<HostName>,
     pub(super) timeout: Option<Duration>,
     retry: &'s RetryPolicy,
     /// What the choice of an endpoint follows from, where the cluster hashes.
@@ -124,7 +125,7 @@ impl<'s> Plan<'s> {
             target: facts.target(onward.path.as_deref()),
             edits: onward.edits,
             marks: None,
-            requested: onward.requested,
+            requested: Some(onward.requested),
             timeout: route.timeout,
             retry: &route.retry,
             key: hash.and_then(|hash| hash.key(client.peer.ip(), Some(facts))),
@@ -144,21 +145,18 @@ impl<'s> Plan<'s> {
     }
 
     /// Forwarding to a host that no resource names, under ALLOW_ANY.
-    ///
-    /// # Errors
-    /// [`Failure::NotListed`] for a request that names no host.
-    pub(super) fn anywhere(snapshot: &Snapshot, client: &Client, facts: &Facts<'_>) -> Result<Self, Failure> {
-        Ok(Self {
-            cluster: ClusterRef::Anywhere(Box::new(decide::passthrough_cluster(client.service_port, snapshot))),
+    pub(super) fn anywhere(snapshot: &Snapshot, client: &Client, facts: &Facts<'_>) -> Self {
+        Self {
+            cluster: ClusterRef::Anywhere(Box::new(decide::passthrough_cluster(client.source(), snapshot))),
             target: facts.target(None),
             edits: &NO_EDITS,
             marks: None,
-            requested: facts.host.clone().ok_or(Failure::NotListed)?,
+            requested: facts.host.clone(),
             timeout: None,
             retry: &ANYWHERE_RETRY,
             key: None,
             passage: None,
-        })
+        }
     }
 }
 
@@ -358,13 +356,17 @@ async fn obtain(
     let (profile, server_name) = match &cluster.tls {
         None => (None, None),
         Some(tls) => match &tls.profile {
-            Ok(profile) => (Some(profile), Some(tls.sni.clone().unwrap_or_else(|| plan.requested.clone()))),
+            Ok(profile) => {
+                let name = tls.sni.clone().or_else(|| plan.requested.clone());
+                // Without a name nothing could be verified.
+                (Some(profile), Some(name.ok_or(AttemptError::last(Failure::NoHealthyUpstream))?))
+            }
             Err(reason) => return Err(AttemptError::last(turn.story.transport(Failure::NoHealthyUpstream, reason))),
         },
     };
     let policy = &turn.snapshot.settings.addresses;
     let account = plan.passage.as_ref().map(Passage::account);
-    let wanted = Wanted { host: &plan.requested, key: plan.key, account: account.map(|account| &**account) };
+    let wanted = Wanted { host: plan.requested.as_ref(), key: plan.key, account: account.map(|account| &**account) };
     let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
     let mut candidates =
         candidates.map_err(|(failure, reason)| AttemptError::last(turn.story.transport(failure, &reason)))?;

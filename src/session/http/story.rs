@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::net::wall_time;
 use crate::route::host::HostName;
 use crate::telemetry::format::Format;
+use crate::telemetry::metrics::Spoken;
 use crate::telemetry::record::{HttpRecord, Record};
 use crate::wire::http1::{Head, RequestHead, Version};
 
@@ -195,7 +196,7 @@ impl Story<'_> {
             host: self.host.as_ref().map_or("-", HostName::as_str),
             port: client.service_port,
             source: client.peer.ip(),
-            tls: false,
+            spoken: Spoken::Http,
         };
         let failure = failure.as_ref().map(|failure| (failure, denied));
         context.finish(&record, failure, context.snapshot().settings.access_log);

@@ -104,7 +104,8 @@ impl<'a> Turn<'a> {
 
     fn decide(&mut self) -> Result<(Next<'a>, Option<&'a Fault>), Failure> {
         let snapshot = self.snapshot;
-        let facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
+        let mut facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
+        facts.look_up_alias(snapshot, self.client.source());
         self.story.host.clone_from(&facts.host);
         snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
         let host = facts.host.as_ref();
@@ -113,7 +114,7 @@ impl<'a> Turn<'a> {
         let entered = decide::enter(snapshot, verdict, host, &facts, ticket)?;
         let Some(matched) = entered.verdict.matched() else {
             self.story.route = Some("allow_any".into());
-            return Ok((Next::Forward(Plan::anywhere(snapshot, self.client, &facts)?), None));
+            return Ok((Next::Forward(Plan::anywhere(snapshot, self.client, &facts)), None));
         };
         self.story.route = Some(route_name(matched));
         let marks = match matched.cors(&facts) {
@@ -140,7 +141,7 @@ impl<'a> Turn<'a> {
                 self.story.details = "direct_response";
                 Next::Redirect(redirect.status, redirect.location(&facts), marked(&redirect.fields, marks))
             }
-            HttpVerdict::Anywhere => Next::Forward(Plan::anywhere(snapshot, self.client, &facts)?),
+            HttpVerdict::Anywhere => Next::Forward(Plan::anywhere(snapshot, self.client, &facts)),
         };
         Ok((next, matched.route.fault.as_deref()))
     }

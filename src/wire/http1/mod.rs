@@ -11,6 +11,7 @@ mod fields;
 mod grammar;
 mod head;
 mod local;
+mod opening;
 mod request;
 mod response;
 mod scan;
@@ -26,6 +27,7 @@ pub use claims::{Claims, via_names};
 pub use edits::{FieldEdits, NO_FIELD_EDITS};
 pub use head::{Field, Head, HeadError, HeadLimits, Parsed, Span, Version};
 pub use local::{LocalResponse, write_local_response};
+pub use opening::is_http1;
 pub use request::{RequestHead, TargetForm, parse_request};
 pub use response::{ResponseHead, SWITCHING_PROTOCOLS, parse_response};
 pub use write::{

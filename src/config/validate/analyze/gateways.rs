@@ -30,8 +30,9 @@ pub(super) fn analyze(objects: &Objects, registry: &Registry<'_>, report: &mut R
 pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
     for listener in bootstrap.listeners.iter().filter(|listener| listener.gateway) {
         let serves = |takes: Takes| matches!(takes, Takes::Http | Takes::Tls);
-        if !registry.gateways.takes_on(listener.service_port).any(serves) {
-            let (name, port) = (&listener.name, listener.service_port);
+        let name = &listener.name;
+        let Some(port) = listener.service.fixed() else { continue };
+        if !registry.gateways.takes_on(port).any(serves) {
             let message =
                 format!("listener {name}: no Gateway has a server on port {port} for clients; nothing passes there");
             report.file(Severity::Warning, code::UNREACHABLE, String::new(), message);

@@ -27,6 +27,8 @@ pub fn analyze(
     }
     services::conflicts(registry, report);
     services::listeners(registry, bootstrap, report);
+    services::capture(objects, bootstrap, report);
+    services::tcp_conflicts(registry, report);
     services::own_addresses(objects, registry, bootstrap, settings, report);
     references::destinations(objects, registry, report);
     references::rules(objects, registry, report);

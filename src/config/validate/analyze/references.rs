@@ -29,7 +29,11 @@ pub(super) fn routes(service: &VirtualService) -> impl Iterator<Item = (String, 
         let routes = tls.route.iter().enumerate();
         routes.map(move |(route, tls)| (format!("spec.tls[{rule}].route[{route}].destination"), &tls.destination))
     });
-    http.chain(tls).filter_map(|(field, destination)| Some((field, destination.as_ref()?)))
+    let tcp = service.tcp.iter().enumerate().flat_map(|(rule, tcp)| {
+        let routes = tcp.route.iter().enumerate();
+        routes.map(move |(route, tcp)| (format!("spec.tcp[{rule}].route[{route}].destination"), &tcp.destination))
+    });
+    http.chain(tls).chain(tcp).filter_map(|(field, destination)| Some((field, destination.as_ref()?)))
 }
 
 fn destination(

@@ -18,6 +18,7 @@ pub(super) fn hosts(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
             let scope = &mut Scope::new(&object.origin, report);
             conflict(object, &pattern, &registry.http, &field, scope);
             conflict(object, &pattern, &registry.tls, &field, scope);
+            conflict(object, &pattern, &registry.tcp, &field, scope);
             undeclared(object, &pattern, registry, &field, scope);
         }
     }
@@ -33,7 +34,8 @@ fn conflict(
 ) {
     let Some(owner) = owners.exact(pattern) else { return };
     let is_rival = (!object.spec.http.is_empty() && !owner.spec.http.is_empty())
-        || (!object.spec.tls.is_empty() && !owner.spec.tls.is_empty());
+        || (!object.spec.tls.is_empty() && !owner.spec.tls.is_empty())
+        || (!object.spec.tcp.is_empty() && !owner.spec.tcp.is_empty());
     if is_rival && !std::ptr::eq(*owner, object) {
         let by = &owner.origin.object;
         let message = format!(
@@ -60,6 +62,10 @@ fn undeclared(
     }
     if !object.spec.tls.is_empty() {
         let message = format!("no ServiceEntry declares {pattern}: its tls routes never match");
+        scope.warning(code::NOT_FOUND, field, message);
+    }
+    if !object.spec.tcp.is_empty() {
+        let message = format!("no ServiceEntry declares {pattern}: its tcp routes never match");
         scope.warning(code::NOT_FOUND, field, message);
     }
     if !object.spec.http.is_empty() {
@@ -154,7 +160,8 @@ fn dead_names(service: &VirtualService, scope: &mut Scope<'_>) {
     for (index, rule) in service.tls.iter().enumerate() {
         for (number, names) in rule.matches.iter().enumerate() {
             for name in &names.sni_hosts {
-                let key = (name.to_ascii_lowercase(), names.port, format!("{:?}", names.gateways));
+                let place = format!("{:?} {:?}", names.gateways, names.destination_subnets);
+                let key = (name.to_ascii_lowercase(), names.port, place);
                 let Some((first, _)) = seen.get(&key).copied().filter(|at| *at != (index, number)) else {
                     seen.entry(key).or_insert((index, number));
                     continue;

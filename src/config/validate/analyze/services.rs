@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use crate::config::bootstrap::Bootstrap;
-use crate::config::compile::dial_port;
+use crate::config::compile::{dial_port, takes_tcp};
 use crate::config::finding::{Report, code};
-use crate::config::istio::service_entry::{Protocol, Resolution, ServiceEntry};
+use crate::config::istio::service_entry::{Protocol, Resolution, ServiceEntry, ServicePort};
 use crate::config::istio::{Object, Objects, Origin, Scope};
 use crate::config::registry::{Registry, ServicePortEntry};
 use crate::route::host::{HostName, HostPattern};
@@ -38,17 +40,87 @@ pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: 
     }
     let mut ports: BTreeMap<u16, &Origin> = BTreeMap::new();
     for (_, service) in registry.services.iter() {
-        for port in service.ports.iter().filter(|port| !matches!(port.protocol, Protocol::Tcp | Protocol::Udp)) {
+        for port in service.ports.iter().filter(|port| is_reachable(port)) {
             ports.entry(port.number).or_insert(&port.entry.origin);
         }
     }
     for listener in bootstrap.listeners.iter().filter(|listener| !listener.gateway) {
-        ports.remove(&listener.service_port);
+        match listener.service.fixed() {
+            Some(port) => drop(ports.remove(&port)),
+            None => return, // Captured traffic goes to every port.
+        }
     }
     for (port, origin) in ports {
         let message =
             format!("no listener has servicePort {port}; clients cannot reach this port of any service entry");
         Scope::new(origin, report).info(code::UNREACHABLE, "spec.ports", message);
+    }
+}
+
+/// Whether clients of ordinary listeners could reach a port: TCP with addresses needs capture.
+fn is_reachable(port: &ServicePortEntry<'_>) -> bool {
+    match port.protocol {
+        Protocol::Http | Protocol::Http2 | Protocol::Tls | Protocol::Any => true,
+        Protocol::Tcp => takes_tcp(port) && port.entry.spec.addresses.is_empty(),
+        Protocol::Udp => false,
+    }
+}
+
+/// What only captured traffic can reach, where no listener takes any.
+pub(super) fn capture(objects: &Objects, bootstrap: &Bootstrap, report: &mut Report) {
+    let is_captured = bootstrap.listeners.iter().any(|listener| listener.service.fixed().is_none());
+    if bootstrap.listeners.is_empty() || is_captured {
+        return;
+    }
+    let message = "known of captured traffic only, and no listener has `capture`; the match never holds";
+    for entry in objects.service_entries.iter().filter(|entry| !entry.spec.addresses.is_empty()) {
+        let takes_tcp = |port: &ServicePort| {
+            Protocol::parse(port.protocol.as_deref()).is_some_and(|protocol| protocol == Protocol::Tcp)
+        };
+        if entry.spec.ports.iter().any(takes_tcp) {
+            let message = "TCP is matched by the address that a captured client meant to reach, and no listener has \
+                           `capture`; its ports never match";
+            Scope::new(&entry.origin, report).warning(code::UNREACHABLE, "spec.addresses", message);
+        }
+    }
+    for object in &objects.virtual_services {
+        let scope = &mut Scope::new(&object.origin, report);
+        let tls = object.spec.tls.iter().enumerate().flat_map(|(rule, tls)| {
+            tls.matches.iter().enumerate().map(move |(at, names)| ("tls", rule, at, &names.destination_subnets))
+        });
+        let tcp = object.spec.tcp.iter().enumerate().flat_map(|(rule, tcp)| {
+            tcp.matches.iter().enumerate().map(move |(at, tcp)| ("tcp", rule, at, &tcp.destination_subnets))
+        });
+        for (kind, rule, at, _) in tls.chain(tcp).filter(|(.., subnets)| !subnets.is_empty()) {
+            let field = format!("spec.{kind}[{rule}].match[{at}].destinationSubnets");
+            scope.warning(code::UNREACHABLE, field, message);
+        }
+    }
+}
+
+/// Two services for one address or for the whole of one port: the oldest has it.
+pub(super) fn tcp_conflicts(registry: &Registry<'_>, report: &mut Report) {
+    let mut holders: HashMap<(u16, Option<IpNet>), (&str, &Origin)> = HashMap::new();
+    for (_, service) in registry.services.iter() {
+        for port in service.ports.iter().filter(|port| takes_tcp(port)) {
+            let mut ranges: Vec<Option<IpNet>> = port.entry.spec.ranges().map(|range| Some(range.trunc())).collect();
+            if ranges.is_empty() {
+                ranges.push(None);
+            }
+            for range in ranges {
+                let (host, by) = *holders.entry((port.number, range)).or_insert((service.host, &port.entry.origin));
+                if host == service.host {
+                    continue;
+                }
+                let what = range.map_or_else(|| "what no address claims".to_owned(), |range| range.to_string());
+                let object = &by.object;
+                let message = format!(
+                    "TCP to {what} at port {} belongs to {host}, by {}/{} ({}), which holds",
+                    port.number, object.namespace, object.name, object.source
+                );
+                Scope::new(&port.entry.origin, report).warning(code::CONFLICT, "spec.ports", message);
+            }
+        }
     }
 }
 
