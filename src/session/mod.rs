@@ -61,12 +61,12 @@ fn begin(context: &Rc<Context>, client: &Rc<Client>) -> Begin {
         client.socket.reset_on_close();
         let (context, client) = (Rc::clone(context), Rc::clone(client));
         let refuse = async move { tunnel::refuse(&context, &client, &Failure::NotCaptured).await };
-        return Begin::Serve(Box::pin(refuse));
+        return Begin::Serve(stage(refuse));
     }
     let detection = decide::detection(&context.snapshot(), client.source());
     if detection == Detection::Nothing {
         let (context, client) = (Rc::clone(context), Rc::clone(client));
-        return Begin::Serve(Box::pin(tunnel::serve(context, client, By::Address, None, Vec::new())));
+        return Begin::Serve(stage(tunnel::serve(context, client, By::Address, None, Vec::new())));
     }
     Begin::Peek(detection)
 }
@@ -79,17 +79,27 @@ fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, clie
             let name = hello.server_name.as_ref();
             let is_tcp = decide::carries_tls_as_tcp(&context.snapshot(), source, detection, name);
             let by = if is_tcp { By::Address } else { By::ServerName };
-            Some(Box::pin(tunnel::serve(context, client, by, Some(hello), bytes)))
+            Some(stage(tunnel::serve(context, client, by, Some(hello), bytes)))
         }
         Opening::Http(bytes) if decide::carries_http_as_tcp(&context.snapshot(), source, detection) => {
-            Some(Box::pin(tunnel::serve(context, client, By::Address, None, bytes)))
+            Some(stage(tunnel::serve(context, client, By::Address, None, bytes)))
         }
-        Opening::Http(bytes) => Some(Box::pin(http::serve(context, client, bytes))),
+        Opening::Http(bytes) => Some(stage(http::serve(context, client, bytes))),
         // A connection that brought nothing was neither a request nor a session.
         Opening::Nothing => None,
         Opening::Other(failure, _) if detection == Detection::Names => {
-            Some(Box::pin(async move { tunnel::refuse(&context, &client, &failure).await }))
+            Some(stage(async move { tunnel::refuse(&context, &client, &failure).await }))
         }
-        Opening::Other(_, bytes) => Some(Box::pin(tunnel::serve(context, client, By::Address, None, bytes))),
+        Opening::Other(_, bytes) => Some(stage(tunnel::serve(context, client, By::Address, None, bytes))),
     }
+}
+
+/// Most bytes of a stage: what a session that may be silent for hours holds, beside its sockets and its [`Client`].
+///
+/// What one needs for a moment only belongs into a box of its own.
+const STAGE_BYTES_MAX: usize = 448;
+
+fn stage<F: Future<Output = ()> + 'static>(future: F) -> Stage {
+    const { assert!(size_of::<F>() <= STAGE_BYTES_MAX) };
+    Box::pin(future)
 }
