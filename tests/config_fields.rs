@@ -354,6 +354,7 @@ const NOTES: &[(&str, &str)] = &[
     ("DestinationRule.trafficPolicy.tls.credentialName", "a Secret, else a folder"),
     ("Gateway.selector", "every selector means this node"),
     ("Gateway.servers[].port.protocol", "TCP, and what is carried as TCP, is not served"),
+    ("Gateway.servers[].tls.httpsRedirect", "of servers for plain HTTP"),
     (
         "Gateway.servers[].tls.mode",
         "PASSTHROUGH and ISTIO_MUTUAL; SIMPLE and MUTUAL on the way from the mesh only; nobody reaches others",

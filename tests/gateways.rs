@@ -138,6 +138,48 @@ fn a_gateway_may_answer_itself() {
     assert_eq!(gateway.client().get(API, "/").status, 418);
 }
 
+/// The servers of [`servers`], the one for plain HTTP with `httpsRedirect`.
+fn redirecting(yaml: &str) -> String {
+    let (before, after) = ("protocol: HTTP}, hosts:", "protocol: HTTP}, tls: {httpsRedirect: true}, hosts:");
+    assert!(yaml.contains(before), "{yaml}");
+    yaml.replace(before, after)
+}
+
+#[test]
+fn a_server_with_https_redirect_sends_its_clients_to_https() {
+    let upstream = Upstream::plain(service::http);
+    let yaml = resources::http_entry("api", API, upstream.port()) + &redirecting(&api_at_gateway());
+    let gateway = Gateway::builder().host(API).at_gateways().resources(yaml).start();
+    let mut client = gateway.client();
+    for (host, target, location) in [
+        (API, "/books/1?page=2", "https://api.example.com/books/1?page=2"),
+        ("api.example.com:80", "/", "https://api.example.com/"),
+        ("api.example.com:8080", "/health", "https://api.example.com:8080/health"),
+    ] {
+        let response = client.get(host, target);
+        assert_eq!((response.status, response.header("location")), (301, Some(location)), "{host}{target}");
+    }
+    assert_eq!(client.get("other.example.com", "/books/1").status, 404);
+    let line = gateway.log().first();
+    let shown = (line.code, line.flags.as_str(), line.details.as_str(), line.route.as_str());
+    assert_eq!(shown, (301, "-", "direct_response", "https_redirect"));
+    assert_eq!(upstream.seen().counts().connections, 0);
+    let url = format!("http://{API}/books/1");
+    let told = command().args(["explain", &url, "--config"]).arg(gateway.config()).output().expect("it runs");
+    let told = String::from_utf8(told.stdout).expect("UTF-8");
+    assert!(told.contains("https://api.example.com/books/1") && told.contains("https_redirect"), "{told}");
+}
+
+#[test]
+fn the_second_hop_passes_a_redirect_to_https_on_to_the_client() {
+    let onward = "  - match: [{gateways: [egress]}]\n    route: [{destination: {host: api.example.com}}]\n";
+    let yaml = resources::http_entry("api", API, 9) + &redirecting(&led_through(onward));
+    let gateway = Gateway::builder().host(API).resources(yaml).start();
+    let response = gateway.client().get(API, "/books?page=2");
+    assert_eq!((response.status, response.header("location")), (301, Some("https://api.example.com/books?page=2")));
+    assert_eq!(gateway.log().first().route, "https_redirect");
+}
+
 #[test]
 fn another_name_for_the_service_of_the_gateways_is_a_setting() {
     let upstream = Upstream::plain(service::http);

@@ -1,7 +1,7 @@
 //! Servers of Gateways → the hosts that they admit, and what their VirtualServices say of those.
 //!
 //! Unlike those of the mesh, the VirtualServices that are bound to a Gateway are merged: of one host, the rules of the
-//! oldest come first.
+//! oldest come first. A server with `httpsRedirect` sends all its clients to HTTPS instead.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,15 @@ use crate::config::istio::Object;
 use crate::config::istio::gateway::{Gateway, Server};
 use crate::config::istio::virtual_service::VirtualService;
 use crate::config::registry::{Admitted, Place, Takes, admitted, entrance};
+use crate::route::http::{HttpAction, HttpRoute, Redirect};
 use crate::route::subnets::SubnetMap;
 use crate::route::table::{GatewayHosts, GatewayPort, ObjectRef, TlsHost, VirtualHost};
+use crate::wire::http1::FieldEdits;
 
 use super::{Compiler, Entrance};
+
+/// What the access log shows as %ROUTE_NAME% of requests that a server sends to HTTPS.
+const REDIRECT_NAME: &str = "https_redirect";
 
 /// Where a host stands in the tables, for its rules to be merged.
 type Known = BTreeMap<(u16, bool, String), u32>;
@@ -22,16 +27,36 @@ impl<'a> Compiler<'a, '_> {
     /// Every server of every Gateway.
     pub(super) fn gateways(&mut self) {
         let (mut http, mut tls) = (Known::new(), Known::new());
-        for gateway in &self.objects.gateways {
-            for server in &gateway.spec.servers {
-                match entrance(server) {
-                    Some((port, takes @ (Takes::Http | Takes::HttpInTls(_)))) => {
-                        self.gateway_http(gateway, server, (port, takes == Takes::Http), &mut http);
-                    }
-                    Some((port, Takes::Tls)) => self.gateway_tls(gateway, server, port, &mut tls),
-                    Some((_, Takes::Nothing)) | None => {}
-                }
+        let gateways = &self.objects.gateways;
+        let servers = || gateways.iter().flat_map(|it| it.spec.servers.iter().map(move |server| (it, server)));
+        // These come first: a host that one server sends to HTTPS is opened by no other on the port.
+        for (gateway, server) in servers().filter(|(_, server)| is_redirecting(server)) {
+            if let Some((port, Takes::Http)) = entrance(server) {
+                self.gateway_redirects(gateway, server, port, &mut http);
             }
+        }
+        for (gateway, server) in servers() {
+            match entrance(server) {
+                Some((_, Takes::Http)) if is_redirecting(server) => {}
+                Some((port, takes @ (Takes::Http | Takes::HttpInTls(_)))) => {
+                    self.gateway_http(gateway, server, (port, takes == Takes::Http), &mut http);
+                }
+                Some((port, Takes::Tls)) => self.gateway_tls(gateway, server, port, &mut tls),
+                Some((_, Takes::Nothing)) | None => {}
+            }
+        }
+    }
+
+    /// The hosts of a server with `httpsRedirect`, whether a VirtualService names them or not. The narrower hosts of
+    /// VirtualServices are entries of their own, as they are at other servers, which may have them too.
+    fn gateway_redirects(&mut self, gateway: &'a Object<Gateway>, server: &'a Server, port: u16, known: &mut Known) {
+        let own = server.hosts.iter().filter_map(|host| Admitted::parse(host.rsplit('/').next()?));
+        let bound = self.registry.gateways.bound(gateway).iter().filter(|rules| !rules.spec.http.is_empty());
+        let narrower = bound.flat_map(|rules| hosts(gateway, server, rules));
+        for host in own.chain(narrower).collect::<Vec<_>>() {
+            let objects = self.gateway_objects(&host, &[&gateway.origin.object]);
+            let index = self.gateway_host((port, true), &host, objects, known);
+            self.virtual_hosts[index].routes = vec![https_redirect()];
         }
     }
 
@@ -45,26 +70,39 @@ impl<'a> Compiler<'a, '_> {
     ) {
         for rules in self.registry.gateways.bound(gateway).iter().filter(|rules| !rules.spec.http.is_empty()) {
             for host in hosts(gateway, server, rules) {
-                let routes = self.routes(rules, entrance_of(gateway, port, &host));
-                let mut objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
+                let mut objects = self.gateway_objects(&host, &[&gateway.origin.object, &rules.origin.object]);
                 add(&mut objects, rules.spec.delegates.iter().map(Arc::clone));
-                let key = (port, is_plain, host.to_string());
-                if let Some(index) = known.get(&key) {
-                    let merged = &mut self.virtual_hosts[*index as usize];
-                    merged.routes.extend(routes);
-                    add(&mut merged.objects, objects);
-                    continue;
+                let index = self.gateway_host((port, is_plain), &host, objects, known);
+                if !is_always_redirected(&self.virtual_hosts[index]) {
+                    let routes = self.routes(rules, entrance_of(gateway, port, &host));
+                    self.virtual_hosts[index].routes.extend(routes);
                 }
-                let index = u32::try_from(self.virtual_hosts.len()).unwrap_or(u32::MAX);
-                self.virtual_hosts.push(VirtualHost { host: host.to_string().into(), objects, routes });
-                let gateway_port = self.gateway_port(port);
-                insert(&mut gateway_port.http, &host, index);
-                if is_plain {
-                    insert(&mut gateway_port.plain, &host, index);
-                }
-                known.insert(key, index);
             }
         }
+    }
+
+    /// The index of a host at the servers of one kind, with these objects behind it as well.
+    fn gateway_host(
+        &mut self,
+        (port, is_plain): (u16, bool),
+        host: &Admitted,
+        objects: Vec<Arc<ObjectRef>>,
+        known: &mut Known,
+    ) -> usize {
+        let key = (port, is_plain, host.to_string());
+        if let Some(index) = known.get(&key) {
+            add(&mut self.virtual_hosts[*index as usize].objects, objects);
+            return *index as usize;
+        }
+        let index = u32::try_from(self.virtual_hosts.len()).unwrap_or(u32::MAX);
+        self.virtual_hosts.push(VirtualHost { host: host.to_string().into(), objects, routes: Vec::new() });
+        let gateway_port = self.gateway_port(port);
+        insert(&mut gateway_port.http, host, index);
+        if is_plain {
+            insert(&mut gateway_port.plain, host, index);
+        }
+        known.insert(key, index);
+        index as usize
     }
 
     /// Of two matches for one name the first holds.
@@ -85,7 +123,7 @@ impl<'a> Compiler<'a, '_> {
                             continue;
                         }
                         let route = Some(self.tls_route(rule, entrance_of(gateway, port, &host)));
-                        let objects = self.gateway_objects(&host, [&gateway.origin.object, &rules.origin.object]);
+                        let objects = self.gateway_objects(&host, &[&gateway.origin.object, &rules.origin.object]);
                         let index = u32::try_from(self.tls_hosts.len()).unwrap_or(u32::MAX);
                         let (host_text, by_destination) = (host.to_string().into(), SubnetMap::default());
                         self.tls_hosts.push(TlsHost { host: host_text, objects, route, by_destination });
@@ -98,20 +136,41 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// The objects behind a host at a Gateway: its ServiceEntries too, so that policies for them hold.
-    fn gateway_objects(&self, host: &Admitted, own: [&Arc<ObjectRef>; 2]) -> Vec<Arc<ObjectRef>> {
+    fn gateway_objects(&self, host: &Admitted, own: &[&Arc<ObjectRef>]) -> Vec<Arc<ObjectRef>> {
         let services = &self.registry.services;
         let declared = match host {
             Admitted::Pattern(pattern) => services.declared(pattern),
             Admitted::Any => None,
         };
         let mut objects: Vec<_> = declared.map(|id| services.service(id).objects.clone()).unwrap_or_default();
-        add(&mut objects, own.map(Arc::clone));
+        add(&mut objects, own.iter().map(|object| Arc::clone(object)));
         objects
     }
 
     fn gateway_port(&mut self, port: u16) -> &mut GatewayPort {
         self.gateway_ports.entry(port).or_insert_with(|| GatewayPort { port, ..GatewayPort::default() })
     }
+}
+
+fn is_redirecting(server: &Server) -> bool {
+    server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true))
+}
+
+fn https_redirect() -> HttpRoute {
+    let action = HttpAction::Redirect(Redirect {
+        status: 301,
+        scheme: Some("https".into()),
+        authority: None,
+        port: None,
+        path: None,
+        fields: FieldEdits::default(),
+    });
+    HttpRoute { name: REDIRECT_NAME.into(), matches: Vec::new(), cors: None, fault: None, action }
+}
+
+/// Whether nothing that follows could ever hold.
+fn is_always_redirected(host: &VirtualHost) -> bool {
+    host.routes.last().is_some_and(|it| it.matches.is_empty() && matches!(it.action, HttpAction::Redirect(_)))
 }
 
 fn entrance_of<'e>(gateway: &'e Object<Gateway>, port: u16, host: &'e Admitted) -> Entrance<'e> {

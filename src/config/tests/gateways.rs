@@ -21,6 +21,11 @@ fn tls_server(port: u16, protocol: &str, mode: &str, hosts: &str) -> String {
     )
 }
 
+/// A server for plain HTTP that sends its clients to HTTPS.
+fn redirecting(port: u16, hosts: &str) -> String {
+    plain(port, hosts).replace("hosts:", "tls: {httpsRedirect: true}, hosts:")
+}
+
 /// A route from the mesh to the Gateway's own service on this port.
 fn way(port: u16) -> String {
     format!("{{match: [{{gateways: [mesh]}}], route: [{{destination: {{host: {OWN}, port: {{number: {port}}}}}}}]}}")
@@ -124,6 +129,65 @@ fn virtual_services_of_a_gateway_are_merged() {
     let second = routes("two", "a.com", &[onward("", "b.com")]);
     let loaded = load(&(a_and_b() + &gateway(&plain(80, "a.com")) + &first + &second));
     assert_eq!(at_gateway(&loaded, 80, "a.com"), Some(2));
+}
+
+/// What a host has at the servers for plain HTTP on port 80: the names of its routes.
+fn for_clients(yaml: &str, host: &str) -> Option<Vec<String>> {
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    let source = decide::Source { address, port: 80, gateway: true, destination: None };
+    let loaded = load(yaml);
+    let host = loaded.routes.http_at(source, &name(host))?;
+    Some(host.routes.iter().map(|route| route.name.to_string()).collect())
+}
+
+fn redirected() -> Option<Vec<String>> {
+    Some(vec!["https_redirect".to_owned()])
+}
+
+#[test]
+fn a_server_with_https_redirect_redirects_each_of_its_hosts_whatever_is_routed() {
+    let rules = routes("r", "a.com", &[way(80), onward("", "a.com")]);
+    let yaml = a_and_b() + &gateway(&redirecting(80, "a.com, '*.b.com', 'other/c.com'")) + &rules;
+    for host in ["a.com", "x.b.com", "c.com"] {
+        assert_eq!(for_clients(&yaml, host), redirected(), "{host}");
+        assert_eq!(at_gateway(&load(&yaml), 80, host), Some(1), "{host}");
+    }
+    assert_eq!(for_clients(&yaml, "b.com"), None);
+    assert_eq!(leads(&load(&yaml), 80, "a.com"), Destination::Gateway(80));
+    assert_eq!(findings(&yaml), []);
+}
+
+#[test]
+fn https_redirect_of_any_host_needs_no_virtual_service() {
+    let yaml = a_and_b() + &gateway(&redirecting(80, "'*'"));
+    assert_eq!(for_clients(&yaml, "anything.example"), redirected());
+    assert_eq!(for_clients(&yaml.replace("true", "false"), "anything.example"), None);
+}
+
+#[test]
+fn no_other_server_opens_a_host_that_is_redirected() {
+    let rules = routes("r", "x.a.com", &[onward("", "a.com")]);
+    let (all, one) = (redirecting(80, "'*.a.com'"), plain(80, "x.a.com").replace("http-80", "other"));
+    for servers in [format!("{all}, {one}"), format!("{one}, {all}")] {
+        assert_eq!(for_clients(&(a_and_b() + &gateway(&servers) + &rules), "x.a.com"), redirected());
+    }
+}
+
+#[test]
+fn a_server_for_https_keeps_its_routes_beside_one_that_redirects_to_it() {
+    let servers = redirecting(80, "a.com") + ", " + &tls_server(443, "HTTPS", "ISTIO_MUTUAL", "a.com");
+    let yaml = a_and_b() + &gateway(&servers) + &routes("r", "a.com", &[way(443), onward("", "b.com")]);
+    let loaded = load(&yaml);
+    assert_eq!(for_clients(&yaml, "a.com"), redirected());
+    let host = loaded.routes.gateway_http(443, &name("a.com")).expect("admitted");
+    assert_eq!(&*cluster(&loaded, destination(&host.routes[0])).name, "outbound|80||b.com");
+}
+
+#[test]
+fn https_redirect_of_a_server_that_is_not_for_plain_http_is_warned_about() {
+    let server = tls_server(443, "TLS", "PASSTHROUGH, httpsRedirect: true", "a.com");
+    let warning = (Severity::Warning, "PC0010", "spec.servers[0].tls.httpsRedirect".to_owned());
+    assert_eq!(findings(&(a_and_b() + &gateway(&server))), [warning]);
 }
 
 #[test]

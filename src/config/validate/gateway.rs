@@ -53,6 +53,11 @@ fn server(server: &Server, field: &str, scope: &mut Scope<'_>) {
     let tls_field = format!("{field}.tls");
     if let Some(tls) = &server.tls {
         self::tls(tls, &tls_field, scope);
+        let is_plain = matches!(protocol, Some(Protocol::Http | Protocol::Http2) | None);
+        if tls.https_redirect == Some(true) && !is_plain {
+            let message = "tls.httpsRedirect should only be used with http servers: it has no effect here";
+            scope.warning(code::VERIFICATION, format!("{tls_field}.httpsRedirect"), message);
+        }
     }
     match (protocol, &server.tls) {
         (Some(Protocol::Tls), None) => {
@@ -164,7 +169,6 @@ fn tls(tls: &ServerTls, field: &str, scope: &mut Scope<'_>) {
         scope.warning(code::UNSUPPORTED, format!("{field}.mode"), message);
     }
     let refused = [
-        ("httpsRedirect", tls.https_redirect == Some(true)),
         ("subjectAltNames", !tls.subject_alt_names.is_empty()),
         ("verifyCertificateSpki", !tls.verify_certificate_spki.is_empty()),
         ("verifyCertificateHash", !tls.verify_certificate_hash.is_empty()),
