@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use portcullis::config::bootstrap::AdminBind;
 use portcullis::config::finding::Severity;
 use portcullis::config::{Loaded, Loader};
 use portcullis::limits::Limits;
 use portcullis::snapshot::{AccessLog, Outbound};
+use serde::Deserialize;
+use serde_yaml::Value;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -65,6 +68,49 @@ fn the_egress_gateway_sample_leads_both_protocols_through_its_gateway() {
     let warnings: Vec<_> = loaded.findings.iter().filter(|finding| finding.severity == Severity::Warning).collect();
     // A client that speaks TLS is not encrypted twice, which Istio would do.
     assert!(warnings.iter().all(|finding| finding.code == "PC0009"), "{warnings:?}");
+}
+
+/// The objects of the Kubernetes sample.
+fn kubernetes() -> Vec<Value> {
+    let text = std::fs::read_to_string(folder().join("kubernetes/daemonset.yaml")).expect("the sample");
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    documents.map(|document| Value::deserialize(document).expect("YAML")).collect()
+}
+
+#[test]
+fn the_kubernetes_sample_mounts_a_configuration_that_loads() {
+    let objects = kubernetes();
+    let of = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).collect::<Vec<_>>();
+    let pod = &of("DaemonSet")[0]["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let list = |value: &Value| value.as_sequence().expect("a list").clone();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    // As kubelet would mount the ConfigMaps.
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let inside = |path: &str| root.path().join(path.trim_start_matches('/'));
+    for volume in list(&pod["volumes"]) {
+        let mounts = list(&container["volumeMounts"]);
+        let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]).expect("every volume is mounted");
+        let folder = inside(&text(&mount["mountPath"]));
+        std::fs::create_dir_all(&folder).expect("created");
+        let maps = of("ConfigMap");
+        let map = maps.iter().find(|map| map["metadata"]["name"] == volume["configMap"]["name"]);
+        for (file, content) in map.expect("every ConfigMap is there")["data"].as_mapping().expect("files") {
+            std::fs::write(folder.join(text(file)), text(content)).expect("written");
+        }
+    }
+    let arguments = list(&container["args"]);
+    assert_eq!(arguments[..2], ["run", "--config"]);
+    let loaded = Loader::default().load(&inside(&text(&arguments[2])));
+    let loaded = loaded.unwrap_or_else(|findings| panic!("{findings:#?}"));
+    assert!(loaded.findings.is_empty(), "{:?}", loaded.findings);
+    assert!(loaded.routes.tls(443, &"www.googleapis.com".parse().expect("a name")).is_some());
+    assert!(loaded.bootstrap.watch, "a ConfigMap that changes is not followed by a signal");
+    let probe = &container["readinessProbe"]["httpGet"];
+    let admin = format!("{}:{}", text(&probe["host"]), probe["port"].as_u64().expect("a port"));
+    assert_eq!(loaded.bootstrap.admin, AdminBind::Tcp(admin.parse().expect("an address")));
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().expect("seconds");
+    assert!(loaded.bootstrap.drain_timeout.as_secs() < grace);
 }
 
 #[test]

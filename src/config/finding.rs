@@ -75,6 +75,10 @@ pub mod code {
     pub const ALLOW_ANY: &str = "PC0016";
     /// A TCP port without addresses takes every connection to it.
     pub const WHOLE_PORT: &str = "PC0017";
+    /// A path that no request has once it is normalised, or one by which a policy could be gone around.
+    pub const PATH: &str = "PC0018";
+    /// Names are resolved by the gateway where Istio would dial the address that the client chose.
+    pub const RESOLVED_HERE: &str = "PC0019";
     /// A key of the bootstrap file is wrong.
     pub const BOOTSTRAP: &str = "PC0013";
     /// Istio would refuse the object (SchemaValidationError).

@@ -27,6 +27,8 @@ pub struct Authorization {
     pub deny: Vec<Policy>,
     /// Then: if any applies and none matches, the request is refused.
     pub allow: Vec<Policy>,
+    /// Whatever these match is counted, and goes on as the others say.
+    pub audit: Vec<Policy>,
 }
 
 /// One AuthorizationPolicy.
@@ -171,6 +173,13 @@ impl Authorization {
 }
 
 impl Authorization {
+    /// The AUDIT policies that match a session, each with the first of its rules that does. What is not known of a
+    /// session matches no rule, as with ALLOW.
+    pub fn audits<'a>(&'a self, session: &Session<'_>) -> impl Iterator<Item = (&'a Policy, usize)> {
+        let applying = self.audit.iter().filter(|policy| policy.applies(session));
+        applying.filter_map(|policy| Some((policy, policy.rules.iter().position(|rule| rule.allows(session))?)))
+    }
+
     /// The policies behind the decision about a session, for `explain`: the one that refuses, the one that lets it
     /// pass, or all those that apply and do not.
     #[must_use]
@@ -207,11 +216,18 @@ impl fmt::Display for Decision<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Allow | Self::Deny(None) => formatter.write_str("none"),
-            Self::Deny(Some((policy, index))) => {
-                let ObjectRef { namespace, name, .. } = &*policy.object;
-                write!(formatter, "ns[{namespace}]-policy[{name}]-rule[{index}]")
-            }
+            Self::Deny(Some((policy, index))) => policy.rule_name(*index).fmt(formatter),
         }
+    }
+}
+
+impl Policy {
+    /// Envoy's name of a rule: `ns[default]-policy[no-posts]-rule[0]`.
+    pub fn rule_name(&self, index: usize) -> impl fmt::Display {
+        fmt::from_fn(move |formatter| {
+            let ObjectRef { namespace, name, .. } = &*self.object;
+            write!(formatter, "ns[{namespace}]-policy[{name}]-rule[{index}]")
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::snapshot::{Outbound, Snapshot};
 use crate::wire::http1::HeadError;
 
-use super::authorization::{Decision, Session};
+use super::authorization::{Authorization, Decision, Session};
 use super::cluster::{Balance, Cluster, Destination, Endpoints, PoolId, Weighted};
 use super::host::{Authority, AuthorityHost, HostName};
 use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
@@ -300,6 +300,44 @@ pub(crate) fn tcp_session<'a>(
     let sni = name.map(HostName::as_str);
     let Source { address, port, destination, .. } = source;
     Session { source: address, port, destination, host: sni.unwrap_or_default(), sni, request: None, objects }
+}
+
+/// The rules of AUDIT policies that a plain HTTP request matches, by name. Nearly always there are no such policies.
+pub fn http_audits(
+    snapshot: &Snapshot,
+    source: Source,
+    host: Option<&HostName>,
+    facts: &impl RequestFacts,
+    each: impl FnMut(String),
+) {
+    let authorization = &snapshot.routes.tables.authorization;
+    let Some(name) = host.filter(|_| !authorization.audit.is_empty()) else { return };
+    let listed = snapshot.routes.http(source.port, name);
+    audits(authorization, &http_session(source, name, facts, listed.map_or(&[], |host| &host.objects)), each);
+}
+
+/// The same for a TLS session.
+pub fn tls_audits(snapshot: &Snapshot, source: Source, name: &HostName, each: impl FnMut(String)) {
+    let authorization = &snapshot.routes.tables.authorization;
+    if authorization.audit.is_empty() {
+        return;
+    }
+    let listed = snapshot.routes.tls(source.port, name);
+    audits(authorization, &tls_session(source, name, listed.map_or(&[], |host| &host.objects)), each);
+}
+
+/// The same for a TCP session.
+pub fn tcp_audits(snapshot: &Snapshot, source: Source, name: Option<&HostName>, each: impl FnMut(String)) {
+    let authorization = &snapshot.routes.tables.authorization;
+    if authorization.audit.is_empty() {
+        return;
+    }
+    let found = snapshot.routes.tcp(source.port, source.destination).map(|found| found.host);
+    audits(authorization, &tcp_session(source, name, found.map_or(&[], |host| &host.objects)), each);
+}
+
+fn audits(authorization: &Authorization, session: &Session<'_>, each: impl FnMut(String)) {
+    authorization.audits(session).map(|(policy, index)| policy.rule_name(index).to_string()).for_each(each);
 }
 
 fn authorize(snapshot: &Snapshot, session: &Session<'_>) -> Result<(), Failure> {

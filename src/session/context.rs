@@ -160,6 +160,11 @@ impl Context {
         self.counters.borrow_mut().access_log_dropped += u64::from(self.log.flush());
     }
 
+    /// Counts a session or request that matches a rule of an AUDIT policy.
+    pub fn count_audit(&self, rule: &str) {
+        self.counters.borrow_mut().audit(rule);
+    }
+
     fn count_denial(&self, failure: &Failure, denied: Denied<'_>) {
         let mut counters = self.counters.borrow_mut();
         *counters.denied.entry((failure.reason(), failure.rule().into())).or_insert(0) += 1;

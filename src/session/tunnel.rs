@@ -158,6 +158,12 @@ async fn reach(
 ) -> Result<(Socket, Option<Box<Lease>>), Failure> {
     let anywhere;
     let source = client.source();
+    let audit = |rule: String| context.count_audit(&rule);
+    match (story.by, name) {
+        (By::ServerName, Some(name)) => decide::tls_audits(snapshot, source, name, audit),
+        (By::ServerName, None) => {}
+        (By::Address, name) => decide::tcp_audits(snapshot, source, name, audit),
+    }
     let route = decide(snapshot, source, story.by, name)?;
     if story.offers_ech && snapshot.settings.ech == Ech::Deny {
         return Err(Failure::EchDenied);

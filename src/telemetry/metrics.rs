@@ -74,6 +74,8 @@ pub struct Counters {
     pub tunnels: HashMap<TunnelLabels, TunnelCounters, foldhash::fast::RandomState>,
     /// Refusals by reason and rule (the AuthorizationPolicy, or empty).
     pub denied: HashMap<(&'static str, Box<str>), u64, foldhash::fast::RandomState>,
+    /// Sessions and requests that matched an AUDIT policy, by rule; there are as many as the operator wrote.
+    pub audited: HashMap<Box<str>, u64, foldhash::fast::RandomState>,
     /// Refusals by destination, for `/denied` and `observe`; bounded by [`crate::limits::DENIED_ROWS_MAX`].
     pub denied_destinations: HashMap<DeniedKey, DeniedRow, foldhash::fast::RandomState>,
 }
@@ -212,6 +214,12 @@ impl Counters {
         }
     }
 
+    /// Counts what matched a rule of an AUDIT policy.
+    pub fn audit(&mut self, rule: &str) {
+        let rule = if self.audited.len() < METRIC_ROWS_MAX || self.audited.contains_key(rule) { rule } else { UNKNOWN };
+        *self.audited.entry(rule.into()).or_default() += 1;
+    }
+
     /// Counts a refusal by policy. `rule` is the AuthorizationPolicy that refused, or empty.
     pub fn deny(&mut self, reason: &'static str, rule: &str, destination: DeniedKey, now: SystemTime) {
         let rule = if self.denied.len() < METRIC_ROWS_MAX { rule } else { UNKNOWN };
@@ -241,6 +249,9 @@ impl Counters {
         }
         for (labels, theirs) in &other.tunnels {
             update(&mut self.tunnels, labels.view(), |row| row.merge(theirs));
+        }
+        for (rule, count) in &other.audited {
+            *self.audited.entry(rule.clone()).or_default() += count;
         }
         for (key, count) in &other.denied {
             *self.denied.entry(key.clone()).or_default() += count;

@@ -169,6 +169,15 @@ fn upstream_events(out: &mut Exposition, total: &Counters) {
     }
 }
 
+fn audited(out: &mut Exposition, total: &Counters) {
+    let mut audited = out.metric("portcullis_audited_total", Kind::Counter, "What matched an AUDIT policy.");
+    let mut rows: Vec<_> = total.audited.iter().collect();
+    rows.sort_unstable();
+    for (rule, count) in rows {
+        audited.sample(&[("rule", rule)], *count as f64);
+    }
+}
+
 fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
     out.metric("portcullis_sessions_refused_total", Kind::Counter, "Client connections closed at a limit of sessions.")
         .sample(&[], total.sessions_refused as f64);
@@ -177,6 +186,7 @@ fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
     out.metric("portcullis_ech_hellos_total", Kind::Counter, "Hellos that offered Encrypted ClientHello, or GREASE.")
         .sample(&[], total.ech_hellos as f64);
     upstream_events(out, total);
+    audited(out, total);
     let mut denied = out.metric("portcullis_denied_total", Kind::Counter, "Refusals by policy.");
     let mut rows: Vec<_> = total.denied.iter().collect();
     rows.sort_unstable();
@@ -247,6 +257,7 @@ mod tests {
             "portcullis_config_last_reload_successful gauge",
             "portcullis_config_last_reload_timestamp_seconds gauge",
             "portcullis_reloads_total counter",
+            "portcullis_audited_total counter",
             "portcullis_denied_total counter",
             "portcullis_ech_hellos_total counter",
             "portcullis_sessions_active gauge",

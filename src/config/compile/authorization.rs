@@ -26,10 +26,12 @@ pub(super) fn compile(objects: &[Object<AuthorizationPolicy>]) -> (Authorization
         let list = match object.spec.action.unwrap_or_default() {
             Action::Deny => &mut authorization.deny,
             Action::Allow => &mut authorization.allow,
-            // AUDIT blocks nothing, CUSTOM has been refused.
-            Action::Audit | Action::Custom => continue,
+            Action::Audit => &mut authorization.audit,
+            // It has been refused.
+            Action::Custom => continue,
         };
-        for to in object.spec.rules.iter().flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref()) {
+        let blocks = object.spec.action != Some(Action::Audit);
+        for to in object.spec.rules.iter().filter(|_| blocks).flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref()) {
             judged.paths |= !to.paths.is_empty() || !to.not_paths.is_empty();
             judged.methods |= !to.methods.is_empty() || !to.not_methods.is_empty();
         }

@@ -8,11 +8,21 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// A repeated field; absent and `null` are empty.
 #[derive(Clone, Debug)]
-pub struct List<T>(Vec<T>);
+pub struct List<T> {
+    items: Vec<T>,
+    is_written: bool,
+}
 
 impl<T> Default for List<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { items: Vec::new(), is_written: false }
+    }
+}
+
+impl<T> List<T> {
+    /// Whether the field is there and holds nothing.
+    pub fn is_written_empty(&self) -> bool {
+        self.is_written && self.items.is_empty()
     }
 }
 
@@ -26,7 +36,7 @@ impl<T> Deref for List<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.0
+        &self.items
     }
 }
 
@@ -35,13 +45,13 @@ impl<'a, T> IntoIterator for &'a List<T> {
     type IntoIter = std::slice::Iter<'a, T>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.items.iter()
     }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Option::deserialize(deserializer)?.unwrap_or_default()))
+        Ok(Self { items: Option::deserialize(deserializer)?.unwrap_or_default(), is_written: true })
     }
 }
 

@@ -235,9 +235,92 @@ fn rules_without_roots_and_subsets_without_endpoints_are_named() {
 fn an_audit_policy_is_taken_and_blocks_nothing() {
     let policy = object("AuthorizationPolicy", "p", "{action: AUDIT, rules: [{to: [{operation: {paths: [/x]}}]}]}");
     let text = [entry("a", A, HTTP, DNS), policy].concat();
-    assert_said(&text, Severity::Info, "PC0004", "spec.action", "never blocks");
-    let authorization = &load(&text).routes.tables.authorization;
-    assert!(authorization.allow.is_empty() && authorization.deny.is_empty());
+    assert_eq!(findings(&text), []);
+    let tables = &load(&text).routes.tables;
+    assert!(tables.authorization.allow.is_empty() && tables.authorization.deny.is_empty());
+    assert_eq!(tables.authorization.audit.len(), 1);
+    assert!(!tables.path_policy, "what blocks nothing must not make paths be refused");
+    let empty = [entry("a", A, HTTP, DNS), object("AuthorizationPolicy", "p", "{action: AUDIT}")].concat();
+    assert_said(&empty, Severity::Warning, "IST0130", "spec.rules", "meaningless");
+}
+
+#[test]
+fn an_empty_list_of_alternatives_is_not_taken_for_none() {
+    for list in ["[]", "null", ""] {
+        for name in ["from", "to"] {
+            let policy = object("AuthorizationPolicy", "p", &format!("{{rules: [{{{name}: {list}}}]}}"));
+            let text = [entry("a", A, HTTP, DNS), policy].concat();
+            let message = format!("`{name}` must not be empty, found at rule 0");
+            assert_said(&text, Severity::Error, "IST0106", &format!("spec.rules[0].{name}"), &message);
+        }
+    }
+}
+
+#[test]
+fn paths_that_normalisation_leaves_to_no_request_are_named() {
+    let policy = |action: &str, operation: &str, mode: &str| {
+        let spec = format!("{{action: {action}, rules: [{{to: [{{operation: {{{operation}}}}}]}}]}}");
+        let mesh = format!("---\npathNormalization: {{normalization: {mode}}}\n");
+        [entry("a", A, HTTP, DNS), object("AuthorizationPolicy", "p", &spec), mesh].concat()
+    };
+    let field = "spec.rules[0].to[0].operation.paths[0]";
+    for (path, why) in [
+        ("/a/../b", "would be \"/b\""),
+        ("/a//b", "would be \"/a/b\""),
+        ("/%61*", "would be \"/ax\""),
+        ("*/./b", "would be \"/x/b\""),
+        ("api", "begins with a slash"),
+        ("/a?b=c", "queries and fragments"),
+        ("/a%zz", "percent sign"),
+    ] {
+        let text = policy("ALLOW", &format!("paths: ['{path}']"), "MERGE_SLASHES");
+        assert_said(&text, Severity::Warning, "PC0017", field, why);
+    }
+    let fine = "paths: ['/a', '/a/*', '*/b', '*', '/a.b*', '/%7B', '/a/%7*', '/{*}/b']";
+    assert_eq!(findings(&policy("ALLOW", fine, "MERGE_SLASHES")), []);
+    let route = routes(&format!("{{match: [{{uri: {{prefix: /a/../b}}}}], {ROUTE}}}"));
+    assert_said(&route, Severity::Warning, "PC0017", "spec.http[0].match[0].uri", "would be \"/bx\"");
+}
+
+#[test]
+fn a_list_of_forbidden_paths_is_said_to_miss_other_spellings_of_them() {
+    let policy = |action: &str, operation: &str, mode: &str| {
+        let spec = format!("{{action: {action}, rules: [{{to: [{{operation: {{{operation}}}}}]}}]}}");
+        let mesh = format!("---\npathNormalization: {{normalization: {mode}}}\n");
+        [entry("a", A, HTTP, DNS), object("AuthorizationPolicy", "p", &spec), mesh].concat()
+    };
+    let field = "spec.rules[0].to[0].operation";
+    for (action, name) in [("DENY", "paths"), ("ALLOW", "notPaths")] {
+        let operation = format!("{name}: [/admin]");
+        let said = |mode: &str, example: &str| {
+            let text = policy(action, &operation, mode);
+            assert_said(&text, Severity::Warning, "PC0017", &format!("{field}.{name}"), example);
+        };
+        said("BASE", "//admin is another path");
+        said("NONE", "/./admin and //admin is another path");
+        let merged = findings(&policy(action, &operation, "MERGE_SLASHES"));
+        assert!(merged.iter().all(|it| it.1 != "PC0017"), "{merged:?}");
+    }
+    assert_eq!(findings(&policy("ALLOW", "paths: [/books]", "BASE")), []);
+}
+
+#[test]
+fn names_that_are_resolved_here_and_not_in_istio_are_said_once() {
+    let two = [entry("a", A, HTTP, ""), entry("b", "b.example.com", HTTP, "")].concat();
+    assert_said(&two, Severity::Info, "PC0018", "spec.resolution", "and for 1 further entries");
+    assert_eq!(findings(&two).len(), 1);
+    assert_eq!(findings(&entry("a", "*.example.com", HTTP, "")), []);
+}
+
+#[test]
+fn rules_behind_a_catch_all_are_named_in_the_words_of_istio() {
+    let last = routes(&format!("{{{ROUTE}}}, {{{ROUTE}}}"));
+    let message = "#1 not used (only the last rule can have no matches)";
+    assert_said(&last, Severity::Warning, "IST0130", "spec.http[1]", message);
+    let behind = routes(&format!("{{{ROUTE}}}, {{match: [{{uri: {{prefix: /a}}}}], {ROUTE}}}"));
+    assert_said(&behind, Severity::Warning, "IST0130", "spec.http[1]", "route without matches defined before");
+    let all = routes(&format!("{{match: [{{uri: {{prefix: /}}}}], {ROUTE}}}, {{match: [{{method: {{exact: GET}}}}], {ROUTE}}}"));
+    assert_said(&all, Severity::Warning, "IST0131", "spec.http[1].match[0]", "overlapping match in rule #0");
 }
 
 #[test]

@@ -15,15 +15,15 @@ pub(super) fn validate(policy: &AuthorizationPolicy, scope: &mut Scope<'_>) {
     let action = policy.action.unwrap_or_default();
     match action {
         Action::Custom => scope.refuse("spec.action", "CUSTOM asks an external authorizer, which is not supported"),
-        Action::Audit => {
-            let message = "AUDIT never blocks, and nothing is marked here: the policy has no effect";
-            scope.info(code::UNSUPPORTED, "spec.action", message);
+        Action::Audit if policy.rules.is_empty() => {
+            let message = "AUDIT action without `rules` is meaningless as it will never be triggered";
+            scope.warning(code::DEAD_RULE, "spec.rules", message);
         }
         Action::Deny if policy.rules.is_empty() => {
             let message = "DENY action without `rules` is meaningless as it will never be triggered";
             scope.error("spec.rules", message);
         }
-        Action::Deny | Action::Allow => {}
+        Action::Deny | Action::Allow | Action::Audit => {}
     }
     if policy.provider.is_some() && action != Action::Custom {
         scope.error("spec.provider", "`provider` must not be with non CUSTOM action");
@@ -79,6 +79,11 @@ fn target(target: &TargetRef, field: &str, scope: &mut Scope<'_>) {
 
 fn rule(rule: &Rule, index: usize, scope: &mut Scope<'_>) {
     let field = format!("spec.rules[{index}]");
+    // Taken as absent, they would match everything.
+    let empty = [("from", rule.from.is_written_empty()), ("to", rule.to.is_written_empty())];
+    for (name, _) in empty.into_iter().filter(|(_, empty)| *empty) {
+        scope.error(format!("{field}.{name}"), format!("`{name}` must not be empty, found at rule {index}"));
+    }
     for (number, from) in rule.from.iter().enumerate() {
         let field = format!("{field}.from[{number}].source");
         match &from.source {

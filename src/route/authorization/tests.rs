@@ -18,11 +18,11 @@ fn policy(name: &str, rules: Vec<Rule>) -> Policy {
 }
 
 fn allow(rule: Rule) -> Authorization {
-    Authorization { deny: Vec::new(), allow: vec![policy("allow", vec![rule])] }
+    Authorization { allow: vec![policy("allow", vec![rule])], ..Authorization::default() }
 }
 
 fn deny(rule: Rule) -> Authorization {
-    Authorization { deny: vec![policy("deny", vec![rule])], allow: Vec::new() }
+    Authorization { deny: vec![policy("deny", vec![rule])], ..Authorization::default() }
 }
 
 fn to(operation: Operation) -> Rule {
@@ -317,4 +317,22 @@ fn what_asks_for_a_server_name_is_known_by_its_target() {
     assert!(!authorization.looks_at_server_name(&[object("ServiceEntry", "github")]));
     assert!(authorization.looks_at_server_name(&[object("ServiceEntry", "google")]));
     assert!(!deny(Rule::default()).looks_at_server_name(&[]));
+}
+
+#[test]
+fn audit_policies_are_named_and_decide_nothing() {
+    let mut authorization = deny(to(methods("POST")));
+    authorization.audit = vec![
+        policy("reads", vec![to(methods("GET")), Rule::default()]),
+        policy("writes", vec![to(methods("POST"))]),
+        Policy { targets: vec![("default".into(), "elsewhere".into())], ..policy("targeted", vec![Rule::default()]) },
+    ];
+    let names = |session: &Session<'_>| -> Vec<String> {
+        authorization.audits(session).map(|(policy, index)| policy.rule_name(index).to_string()).collect()
+    };
+    let request = get("/");
+    assert_eq!(names(&http(&request)), ["ns[default]-policy[reads]-rule[0]"]);
+    assert!(authorization.evaluate(&http(&request)).is_allowed());
+    // A method is not known of a TLS session.
+    assert_eq!(names(&tls(Some("a.example.com"))), ["ns[default]-policy[reads]-rule[1]"]);
 }

@@ -109,7 +109,9 @@ impl<'a> Turn<'a> {
         self.story.host.clone_from(&facts.host);
         snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
         let host = facts.host.as_ref();
-        let verdict = decide::http(snapshot, self.client.source(), host, &facts)?;
+        let source = self.client.source();
+        decide::http_audits(snapshot, source, host, &facts, |rule| self.context.count_audit(&rule));
+        let verdict = decide::http(snapshot, source, host, &facts)?;
         let ticket = self.context.balancer.random();
         let entered = decide::enter(snapshot, verdict, host, &facts, ticket)?;
         let Some(matched) = entered.verdict.matched() else {

@@ -3,6 +3,7 @@
 
 mod gateways;
 mod origination;
+mod paths;
 mod references;
 mod routes;
 mod services;
@@ -26,6 +27,9 @@ pub fn analyze(
         report.file(Severity::Warning, code::EMPTY, source, "no ServiceEntry: nothing is allowed");
     }
     services::conflicts(registry, report);
+    services::resolved_here(objects, report);
+    paths::of_policies(objects, settings.normalization, report);
+    paths::of_routes(objects, settings.normalization, report);
     services::listeners(registry, bootstrap, report);
     services::capture(objects, bootstrap, report);
     services::tcp_conflicts(registry, report);

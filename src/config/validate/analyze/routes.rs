@@ -83,7 +83,11 @@ pub(super) fn dead_rules(objects: &Objects, report: &mut Report) {
         let mut catch_all = false;
         for (index, rule) in object.spec.http.iter().enumerate() {
             if catch_all {
-                let message = format!("virtualService rule #{index} not used (route without matches defined before)");
+                let why = match rule.matches.is_empty() {
+                    true => "only the last rule can have no matches",
+                    false => "route without matches defined before",
+                };
+                let message = format!("virtualService rule #{index} not used ({why})");
                 scope.warning(code::DEAD_RULE, format!("spec.http[{index}]"), message);
                 continue;
             }
@@ -112,7 +116,8 @@ fn dead_matches(index: usize, rule: &HttpRule, seen: &mut Seen, scope: &mut Scop
         // The name of a match has no part in what it matches.
         let whole = format!("{:?}", HttpConditions(block));
         let path = block.uri.as_ref().and_then(|uri| uri.exact.as_deref().or(uri.prefix.as_deref()));
-        let below = |(prefix, _): &&(String, usize)| path.is_some_and(|path| path.starts_with(prefix.as_str()));
+        // Every path begins with a slash.
+        let below = |(prefix, _): &&(String, usize)| prefix == "/" || path.is_some_and(|path| path.starts_with(prefix.as_str()));
         let covered = seen.prefixes.iter().find(below).map(|(_, rule)| ("overlapping", *rule));
         let same = seen.whole.get(&whole).map(|rule| ("duplicate", *rule));
         if let Some((how, by)) = same.or(covered) {

@@ -33,6 +33,31 @@ pub(super) fn conflicts(registry: &Registry<'_>, report: &mut Report) {
     }
 }
 
+/// Istio would dial the address that the client chose; said once, since many entries leave `resolution` out.
+pub(super) fn resolved_here(objects: &Objects, report: &mut Report) {
+    let is_exact = |host: &String| HostPattern::parse(host).is_ok_and(|pattern| !pattern.is_wildcard());
+    let is_named = |port: &ServicePort| {
+        let protocol = Protocol::parse(port.protocol.as_deref());
+        protocol.is_some_and(|protocol| protocol.takes_http() || protocol.takes_tls())
+    };
+    let mut entries = objects.service_entries.iter().filter(|entry| {
+        let spec = &entry.spec;
+        spec.resolution.unwrap_or_default() == Resolution::None
+            && spec.hosts.iter().any(is_exact)
+            && spec.ports.iter().any(is_named)
+    });
+    let Some(first) = entries.next() else { return };
+    let others = match entries.count() {
+        0 => String::new(),
+        count => format!(" (and for {count} further entries)"),
+    };
+    let message = format!(
+        "resolution NONE{others}: the gateway resolves the name itself, and never dials an address that a client chose; \
+         write DNS to say so"
+    );
+    Scope::new(&first.origin, report).info(code::RESOLVED_HERE, "spec.resolution", message);
+}
+
 /// Ports that no listener serves, once per port: destinations of rewritten ports need none, so this is no warning.
 pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
     if bootstrap.listeners.is_empty() {
