@@ -195,6 +195,28 @@ fn http_that_an_authorization_policy_refuses_gets_403() {
 }
 
 #[test]
+fn what_an_audit_policy_matches_passes_and_is_counted() {
+    let upstream = Upstream::plain(service::http);
+    let audit = "  action: AUDIT\n  rules:\n  - to: [{operation: {paths: [/books*]}}]\n  - {}\n";
+    let resources =
+        [resources::http_entry("api", HOST, upstream.port()), resources::authorization_policy("watched", audit)];
+    let gateway = Gateway::builder().host(HOST).resources(resources.concat()).start();
+    for path in ["/books", "/other", "/other", "/a%2fb"] {
+        assert_eq!(gateway.client().get(HOST, path).status, 200, "{path}");
+    }
+    answer_to_hello(&gateway, "blocked.example");
+    let metrics = gateway.ask("/metrics").expect("the admin endpoint answers");
+    let counts: Vec<_> = metrics.text().lines().filter(|line| line.starts_with("portcullis_audited_total{")).collect();
+    assert_eq!(
+        counts,
+        [
+            "portcullis_audited_total{rule=\"ns[default]-policy[watched]-rule[0]\"} 1",
+            "portcullis_audited_total{rule=\"ns[default]-policy[watched]-rule[1]\"} 4",
+        ]
+    );
+}
+
+#[test]
 fn tls_that_an_authorization_policy_refuses_gets_access_denied() {
     let authority = Authority::new();
     let upstream = Upstream::tls(&authority.issue("a.example.com"), service::http);

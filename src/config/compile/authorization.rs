@@ -31,7 +31,9 @@ pub(super) fn compile(objects: &[Object<AuthorizationPolicy>]) -> (Authorization
             Action::Custom => continue,
         };
         let blocks = object.spec.action != Some(Action::Audit);
-        for to in object.spec.rules.iter().filter(|_| blocks).flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref()) {
+        for to in
+            object.spec.rules.iter().filter(|_| blocks).flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref())
+        {
             judged.paths |= !to.paths.is_empty() || !to.not_paths.is_empty();
             judged.methods |= !to.methods.is_empty() || !to.not_methods.is_empty();
         }

@@ -308,7 +308,7 @@ fn a_list_of_forbidden_paths_is_said_to_miss_other_spellings_of_them() {
 fn names_that_are_resolved_here_and_not_in_istio_are_said_once() {
     let two = [entry("a", A, HTTP, ""), entry("b", "b.example.com", HTTP, "")].concat();
     assert_said(&two, Severity::Info, "PC0018", "spec.resolution", "and for 1 further entries");
-    assert_eq!(findings(&two).len(), 1);
+    assert_eq!(said(&two).iter().filter(|it| it.1 == "PC0018").count(), 1);
     assert_eq!(findings(&entry("a", "*.example.com", HTTP, "")), []);
 }
 
@@ -319,7 +319,9 @@ fn rules_behind_a_catch_all_are_named_in_the_words_of_istio() {
     assert_said(&last, Severity::Warning, "IST0130", "spec.http[1]", message);
     let behind = routes(&format!("{{{ROUTE}}}, {{match: [{{uri: {{prefix: /a}}}}], {ROUTE}}}"));
     assert_said(&behind, Severity::Warning, "IST0130", "spec.http[1]", "route without matches defined before");
-    let all = routes(&format!("{{match: [{{uri: {{prefix: /}}}}], {ROUTE}}}, {{match: [{{method: {{exact: GET}}}}], {ROUTE}}}"));
+    let all = routes(&format!(
+        "{{match: [{{uri: {{prefix: /}}}}], {ROUTE}}}, {{match: [{{method: {{exact: GET}}}}], {ROUTE}}}"
+    ));
     assert_said(&all, Severity::Warning, "IST0131", "spec.http[1].match[0]", "overlapping match in rule #0");
 }
 

@@ -95,10 +95,10 @@ fn without_policies_everything_is_allowed() {
 fn a_policy_without_rules_matches_nothing_and_an_empty_rule_everything() {
     let without = |name: &str| vec![policy(name, Vec::new())];
     let request = get("/");
-    let closed = Authorization { deny: Vec::new(), allow: without("closed") };
+    let closed = Authorization { allow: without("closed"), ..Authorization::default() };
     assert_eq!(closed.evaluate(&http(&request)).to_string(), "none");
     assert!(!closed.evaluate(&http(&request)).is_allowed());
-    let idle = Authorization { deny: without("idle"), allow: Vec::new() };
+    let idle = Authorization { deny: without("idle"), ..Authorization::default() };
     assert!(idle.evaluate(&http(&request)).is_allowed());
     assert_eq!(judge(&Rule::default(), &request), MATCHES);
     assert_eq!(verdicts(&Rule::default(), &tls(Some("a.com"))), MATCHES);
@@ -110,6 +110,7 @@ fn deny_comes_before_allow_and_names_its_rule() {
     let both = Authorization {
         deny: vec![policy("idle", Vec::new()), policy("no-admin", rules)],
         allow: vec![policy("all", vec![Rule::default()])],
+        ..Authorization::default()
     };
     assert!(both.evaluate(&http(&get("/"))).is_allowed());
     let request = get("/admin/users");
@@ -121,7 +122,7 @@ fn deny_comes_before_allow_and_names_its_rule() {
 #[test]
 fn one_of_several_allow_policies_suffices() {
     let allow = vec![policy("a", vec![to(hosts("a.com"))]), policy("b", vec![to(hosts("example.com"))])];
-    let authorization = Authorization { deny: Vec::new(), allow };
+    let authorization = Authorization { allow, ..Authorization::default() };
     assert!(authorization.evaluate(&http(&get("/"))).is_allowed());
     assert!(!authorization.evaluate(&tls(Some("c.com"))).is_allowed());
 }
@@ -130,7 +131,7 @@ fn one_of_several_allow_policies_suffices() {
 fn a_targeted_policy_applies_to_its_service_entries_alone() {
     let targets = vec![("default".into(), "google".into())];
     let closed = Policy { targets, ..policy("closed", Vec::new()) };
-    let authorization = Authorization { deny: Vec::new(), allow: vec![closed] };
+    let authorization = Authorization { allow: vec![closed], ..Authorization::default() };
     let request = get("/");
     let verdict = |objects: &[Arc<ObjectRef>]| {
         let session = Session { objects, ..http(&request) };

@@ -117,7 +117,9 @@ fn dead_matches(index: usize, rule: &HttpRule, seen: &mut Seen, scope: &mut Scop
         let whole = format!("{:?}", HttpConditions(block));
         let path = block.uri.as_ref().and_then(|uri| uri.exact.as_deref().or(uri.prefix.as_deref()));
         // Every path begins with a slash.
-        let below = |(prefix, _): &&(String, usize)| prefix == "/" || path.is_some_and(|path| path.starts_with(prefix.as_str()));
+        let below = |(prefix, _): &&(String, usize)| {
+            prefix == "/" || path.is_some_and(|path| path.starts_with(prefix.as_str()))
+        };
         let covered = seen.prefixes.iter().find(below).map(|(_, rule)| ("overlapping", *rule));
         let same = seen.whole.get(&whole).map(|rule| ("duplicate", *rule));
         if let Some((how, by)) = same.or(covered) {
