@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::process::Output;
 
@@ -249,10 +250,15 @@ const METHODS: [&str; 4] = ["GET", "POST", "OPTIONS", "CONNECT"];
 fn configurations(closed: u16) -> impl Strategy<Value = String> {
     let hosts =
         prop_oneof![Just("a.example.com"), Just("b.example.com"), Just("*.wild.example"), Just("*.example.com")];
-    let entry = (hosts.clone(), prop_oneof![Just("http"), Just("tls")]).prop_map(move |(host, kind)| {
-        let (number, protocol) = if kind == "http" { (80, "HTTP") } else { (443, "TLS") };
+    let port = prop_oneof![
+        Just("number: 80, protocol: HTTP"),
+        Just("number: 443, protocol: TLS"),
+        Just("number: 80"),
+        Just("number: 443"),
+    ];
+    let entry = (hosts.clone(), port).prop_map(move |(host, port)| {
         format!(
-            "hosts: ['{host}'], ports: [{{number: {number}, name: p, protocol: {protocol}}}], resolution: STATIC, \
+            "hosts: ['{host}'], ports: [{{name: p, {port}}}], resolution: STATIC, \
              endpoints: [{{address: 127.0.0.1, ports: {{p: {closed}}}}}]"
         )
     });
@@ -272,20 +278,16 @@ fn configurations(closed: u16) -> impl Strategy<Value = String> {
         Just("route: [{destination: {host: missing.example.com}}]"),
     ];
     let rule = (condition, action).prop_map(|(condition, action)| format!("{{match: [{{{condition}}}], {action}}}"));
-    let service = (hosts, proptest::collection::vec(rule, 1..4))
+    let http = (hosts.clone(), proptest::collection::vec(rule, 1..4))
         .prop_map(|(host, rules)| format!("hosts: ['{host}'], http: [{}]", rules.join(", ")));
-    let operation = prop_oneof![
-        Just("paths: ['/api*']"),
-        Just("paths: ['*secret']"),
-        Just("notPaths: [/secret]"),
-        Just("methods: [GET, OPTIONS]"),
-        Just("hosts: ['*.example.com']"),
-        Just("ports: ['443']"),
-    ];
-    let policy = (prop_oneof![Just("ALLOW"), Just("DENY")], operation)
-        .prop_map(|(action, operation)| format!("action: {action}, rules: [{{to: [{{operation: {{{operation}}}}}]}}]"));
+    let target = prop_oneof![Just("a.example.com"), Just("b.example.com"), Just("missing.example.com")];
+    let tls = (hosts, target).prop_map(|(host, target)| {
+        let route = format!("route: [{{destination: {{host: {target}}}}}]");
+        format!("hosts: ['{host}'], tls: [{{match: [{{sniHosts: ['{}']}}], {route}}}]", host.replace('*', "x"))
+    });
+    let service = prop_oneof![3 => http, 1 => tls];
     let several = |specs: BoxedStrategy<String>, most| proptest::collection::vec(specs, 0..=most);
-    let all = (several(entry.boxed(), 3), several(service.boxed(), 2), several(policy.boxed(), 2));
+    let all = (several(entry.boxed(), 3), several(service.boxed(), 2), several(policies().boxed(), 2));
     all.prop_map(|(entries, services, policies)| {
         let kinds = [("networking", "ServiceEntry", entries), ("networking", "VirtualService", services)];
         let kinds = kinds.into_iter().chain([("security", "AuthorizationPolicy", policies)]);
@@ -296,6 +298,34 @@ fn configurations(closed: u16) -> impl Strategy<Value = String> {
         });
         documents.collect()
     })
+}
+
+fn policies() -> impl Strategy<Value = String> {
+    let rules = [
+        "to: [{operation: {paths: ['/api*']}}]",
+        "to: [{operation: {paths: ['*secret']}}]",
+        "to: [{operation: {paths: ['/{*}']}}]",
+        "to: [{operation: {notPaths: [/secret]}}]",
+        "to: [{operation: {methods: [GET, OPTIONS]}}]",
+        "to: [{operation: {notMethods: [POST], ports: ['80']}}]",
+        "to: [{operation: {hosts: ['*.example.com']}}]",
+        "to: [{operation: {notHosts: [a.example.com]}}]",
+        "to: [{operation: {ports: ['443']}}]",
+        "to: [{operation: {notPorts: ['443']}}]",
+        "from: [{source: {ipBlocks: [127.0.0.0/8]}}]",
+        "from: [{source: {notIpBlocks: [127.0.0.1]}}]",
+        "when: [{key: 'request.headers[x-team]', values: [blue]}]",
+        "when: [{key: 'request.headers[x-team]', notValues: [blue]}]",
+        "when: [{key: connection.sni, values: ['a.*', '*.wild.example']}]",
+        "when: [{key: connection.sni, notValues: [a.example.com]}]",
+        "when: [{key: destination.port, values: ['80']}]",
+        "when: [{key: source.ip, values: [10.0.0.0/8]}]",
+    ];
+    let action = proptest::sample::select(vec!["ALLOW", "ALLOW", "DENY", "DENY", "AUDIT"]);
+    let target = "targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: o0}], ";
+    let target = proptest::sample::select(vec!["", "", target]);
+    let rule = proptest::sample::select(rules.to_vec());
+    (action, target, rule).prop_map(|(action, target, rule)| format!("action: {action}, {target}rules: [{{{rule}}}]"))
 }
 
 #[derive(Clone, Debug)]
@@ -376,17 +406,20 @@ fn agree(answer: &Value, line: &Line, is_tls: bool) -> Result<(), TestCaseError>
 #[test]
 fn a_running_gateway_does_what_explain_says() {
     let closed = Port::reserve();
-    // Each case starts a gateway, so there are few, and no failures are kept in files.
-    let config = Config { cases: 6, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
+    // Each question starts a process, so there are few cases, and no failures are kept in files.
+    let config = Config { cases: 16, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
     let cases = (configurations(closed.number()), questions());
+    let gateway = Gateway::builder().start();
+    let lines = Cell::new(0);
     let result = TestRunner::new(config).run(&cases, |(resources, asks)| {
-        let gateway = Gateway::builder().resources(resources).start();
-        for (index, ask) in asks.iter().enumerate() {
+        gateway.reload(&resources);
+        for ask in &asks {
             let answer = ask.explain(&gateway);
             ask.send(&gateway);
-            let line = gateway.log().wait_for_count(index + 1).pop().expect("a line");
+            lines.set(lines.get() + 1);
+            let line = gateway.log().wait_for_count(lines.get()).pop().expect("a line");
             let agreed = agree(&answer, &line, matches!(ask, Ask::Tls(_)));
-            agreed.map_err(|error| TestCaseError::fail(format!("{ask:?}: {error}\n{answer}\n{line:?}")))?;
+            agreed.map_err(|error| TestCaseError::fail(format!("{ask:?}: {error}\n{answer}\n{line:?}\n{resources}")))?;
         }
         Ok(())
     });

@@ -142,7 +142,7 @@ impl<'a> Compiler<'a, '_> {
             Admitted::Pattern(pattern) => services.declared(pattern),
             Admitted::Any => None,
         };
-        let mut objects: Vec<_> = declared.map(|id| services.service(id).objects.clone()).unwrap_or_default();
+        let mut objects: Vec<_> = declared.map(|id| services.service(id).objects.to_vec()).unwrap_or_default();
         add(&mut objects, own.iter().map(|object| Arc::clone(object)));
         objects
     }

@@ -87,7 +87,7 @@ impl<'a> Compiler<'a, '_> {
         rules: Option<&'a Object<VirtualService>>,
     ) {
         let service = self.registry.services.service(id);
-        let mut objects: Vec<Arc<ObjectRef>> = service.objects.clone();
+        let mut objects: Vec<Arc<ObjectRef>> = service.objects.to_vec();
         let routes = match rules {
             Some(rules) => {
                 objects.push(Arc::clone(&rules.origin.object));

@@ -24,7 +24,7 @@ impl<'a> Compiler<'a, '_> {
                 let is_routed = rules.is_some_and(|rules| self.routed_names(id, port, &service.pattern, rules));
                 if !is_routed {
                     let route = Weighted::single(self.clusters.cluster(id, port, None, Client::Tls));
-                    let objects = service.objects.clone();
+                    let objects = service.objects.to_vec();
                     let by_destination = SubnetMap::default();
                     let host = TlsHost { host: service.host.into(), objects, route: Some(route), by_destination };
                     self.add_tls_host(port.number, &service.pattern, host);
@@ -122,7 +122,7 @@ impl<'a> Compiler<'a, '_> {
         pattern: &HostPattern,
         rules: &'a Object<VirtualService>,
     ) -> bool {
-        let mut objects = self.registry.services.service(id).objects.clone();
+        let mut objects = self.registry.services.service(id).objects.to_vec();
         objects.push(Arc::clone(&rules.origin.object));
         let mut routes: HostIndex<Routes> = HostIndex::default();
         let mut routed = Vec::new();

@@ -18,6 +18,11 @@ impl<T> Default for HostIndex<T> {
 }
 
 impl<T> HostIndex<T> {
+    /// With room for this many patterns.
+    pub fn with_capacity(patterns: usize) -> Self {
+        Self { values: HashMap::with_capacity_and_hasher(patterns, Default::default()), has_wildcards: false }
+    }
+
     /// The value of exactly this pattern, made by `make` if there is none yet.
     pub fn entry(&mut self, pattern: &HostPattern, make: impl FnOnce() -> T) -> &mut T {
         self.has_wildcards |= pattern.is_wildcard();

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
+use smallvec::SmallVec;
+
 use crate::config::istio::Object;
 use crate::config::istio::service_entry::{Protocol, Resolution, ServiceEntry, ServicePort};
 use crate::route::host::{HostName, HostPattern};
@@ -22,9 +24,9 @@ pub struct Service<'a> {
     /// The host as the operator wrote it.
     pub host: &'a str,
     /// The ServiceEntries, oldest first.
-    pub objects: Vec<Arc<ObjectRef>>,
+    pub objects: SmallVec<[Arc<ObjectRef>; 1]>,
     /// The ports, oldest entry first; the first to declare a number has it.
-    pub ports: Vec<ServicePortEntry<'a>>,
+    pub ports: SmallVec<[ServicePortEntry<'a>; 1]>,
     /// Later declarations of a port that the service has already.
     pub shadowed: Vec<ServicePortEntry<'a>>,
 }
@@ -93,7 +95,9 @@ pub struct Services<'a> {
 impl<'a> Services<'a> {
     /// Indexes the entries, oldest first. `exportTo: ["~"]` makes an entry invisible.
     pub(super) fn new(entries: &'a [Object<ServiceEntry>]) -> Self {
-        let mut services = Self { list: Vec::new(), by_host: HostIndex::default(), above: OnceLock::new() };
+        let hosts = entries.iter().map(|entry| entry.spec.hosts.len()).sum();
+        let (list, by_host) = (Vec::with_capacity(hosts), HostIndex::with_capacity(hosts));
+        let mut services = Self { list, by_host, above: OnceLock::new() };
         for entry in entries.iter().filter(|entry| !entry.spec.export_to.iter().any(|scope| scope == "~")) {
             for host in &entry.spec.hosts {
                 if let Ok(pattern) = HostPattern::parse(host) {
@@ -108,7 +112,8 @@ impl<'a> Services<'a> {
         let next = ServiceId(self.list.len());
         let id = *self.by_host.entry(&pattern, || next);
         if id == next {
-            self.list.push(Service { pattern, host, objects: Vec::new(), ports: Vec::new(), shadowed: Vec::new() });
+            let (objects, ports, shadowed) = Default::default();
+            self.list.push(Service { pattern, host, objects, ports, shadowed });
         }
         let service = &mut self.list[id.0];
         service.objects.push(Arc::clone(&entry.origin.object));
@@ -116,8 +121,10 @@ impl<'a> Services<'a> {
             let number = port.number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
             let (Some(number), Some(protocol)) = (number, Protocol::parse(port.protocol.as_deref())) else { continue };
             let declared = ServicePortEntry { number, protocol, entry, port };
-            let list = if service.port(number).is_none() { &mut service.ports } else { &mut service.shadowed };
-            list.push(declared);
+            match service.port(number) {
+                None => service.ports.push(declared),
+                Some(_) => service.shadowed.push(declared),
+            }
         }
     }
 
