@@ -48,8 +48,11 @@ fn entry(index: u32) -> String {
 /// Four rules, of which the last takes the request of the bench.
 fn service(index: u32) -> String {
     let host = host(index);
-    let rule = |condition: &str| format!("  - match:\n    - {condition}\n    route:\n    - destination:\n        host: {host}\n");
-    let rules = ["uri: {regex: '/health|/sport/[0-9]+'}", "headers: {x-team: {exact: search}}", "method: {exact: POST}"];
+    let rule = |condition: &str| {
+        format!("  - match:\n    - {condition}\n    route:\n    - destination:\n        host: {host}\n")
+    };
+    let rules =
+        ["uri: {regex: '/health|/sport/[0-9]+'}", "headers: {x-team: {exact: search}}", "method: {exact: POST}"];
     let rules: String = rules.into_iter().chain(["uri: {prefix: /v1/}"]).map(rule).collect();
     format!(
         "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: v-{index}\nspec:\n  hosts:\n  - \

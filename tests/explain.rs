@@ -419,7 +419,8 @@ fn a_running_gateway_does_what_explain_says() {
             lines.set(lines.get() + 1);
             let line = gateway.log().wait_for_count(lines.get()).pop().expect("a line");
             let agreed = agree(&answer, &line, matches!(ask, Ask::Tls(_)));
-            agreed.map_err(|error| TestCaseError::fail(format!("{ask:?}: {error}\n{answer}\n{line:?}\n{resources}")))?;
+            agreed
+                .map_err(|error| TestCaseError::fail(format!("{ask:?}: {error}\n{answer}\n{line:?}\n{resources}")))?;
         }
         Ok(())
     });

@@ -26,7 +26,7 @@ pub struct Service<'a> {
     /// The ServiceEntries, oldest first.
     pub objects: SmallVec<[Arc<ObjectRef>; 1]>,
     /// The ports, oldest entry first; the first to declare a number has it.
-    pub ports: SmallVec<[ServicePortEntry<'a>; 1]>,
+    pub ports: Vec<ServicePortEntry<'a>>,
     /// Later declarations of a port that the service has already.
     pub shadowed: Vec<ServicePortEntry<'a>>,
 }
@@ -112,8 +112,8 @@ impl<'a> Services<'a> {
         let next = ServiceId(self.list.len());
         let id = *self.by_host.entry(&pattern, || next);
         if id == next {
-            let (objects, ports, shadowed) = Default::default();
-            self.list.push(Service { pattern, host, objects, ports, shadowed });
+            let ports = Vec::with_capacity(entry.spec.ports.len());
+            self.list.push(Service { pattern, host, objects: SmallVec::new(), ports, shadowed: Vec::new() });
         }
         let service = &mut self.list[id.0];
         service.objects.push(Arc::clone(&entry.origin.object));
