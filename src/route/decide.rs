@@ -312,7 +312,7 @@ pub fn http_audits(
 ) {
     let authorization = &snapshot.routes.tables.authorization;
     let Some(name) = host.filter(|_| !authorization.audit.is_empty()) else { return };
-    let listed = snapshot.routes.http(source.port, name);
+    let listed = snapshot.routes.http_at(source, name);
     audits(authorization, &http_session(source, name, facts, listed.map_or(&[], |host| &host.objects)), each);
 }
 
@@ -322,7 +322,7 @@ pub fn tls_audits(snapshot: &Snapshot, source: Source, name: &HostName, each: im
     if authorization.audit.is_empty() {
         return;
     }
-    let listed = snapshot.routes.tls(source.port, name);
+    let listed = snapshot.routes.tls_at(source, name);
     audits(authorization, &tls_session(source, name, listed.map_or(&[], |host| &host.objects)), each);
 }
 

@@ -82,7 +82,7 @@ fn fault(value: &str, mode: Normalization) -> Option<String> {
 }
 
 /// A list of what is forbidden says nothing about other spellings of the same path, and many servers take `//a` for
-/// `/a`. (Escaped slashes are refused wherever a rule looks at paths.)
+/// `/a`. (Escaped slashes, and dot segments that nothing resolves, are refused wherever a rule looks at paths.)
 fn gone_around(action: Action, to: &Operation, mode: Normalization, field: &str, scope: &mut Scope<'_>) {
     let forbidden = match action {
         Action::Deny => ("paths", &to.paths),
@@ -92,8 +92,7 @@ fn gone_around(action: Action, to: &Operation, mode: Normalization, field: &str,
     let (name, values) = forbidden;
     let Some(example) = values.iter().find(|value| value.starts_with('/') && value.len() > 1) else { return };
     let how = match mode {
-        Normalization::None => format!("/.{example} and /{example}"),
-        Normalization::Base => format!("/{example}"),
+        Normalization::None | Normalization::Base => format!("/{example}"),
         Normalization::MergeSlashes | Normalization::DecodeAndMergeSlashes => return,
     };
     let message = format!(
