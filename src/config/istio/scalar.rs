@@ -28,7 +28,7 @@ impl<T> List<T> {
 
 impl<T> From<Vec<T>> for List<T> {
     fn from(items: Vec<T>) -> Self {
-        Self(items)
+        Self { is_written: !items.is_empty(), items }
     }
 }
 
