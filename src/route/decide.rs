@@ -311,9 +311,11 @@ pub fn http_audits(
     each: impl FnMut(String),
 ) {
     let authorization = &snapshot.routes.tables.authorization;
-    let Some(name) = host.filter(|_| !authorization.audit.is_empty()) else { return };
-    let listed = snapshot.routes.http_at(source, name);
-    audits(authorization, &http_session(source, name, facts, listed.map_or(&[], |host| &host.objects)), each);
+    if authorization.audit.is_empty() {
+        return;
+    }
+    let listed = host.and_then(|name| snapshot.routes.http_at(source, name));
+    audits(authorization, &http_session(source, host, facts, listed.map_or(&[], |host| &host.objects)), each);
 }
 
 /// The same for a TLS session.

@@ -274,12 +274,12 @@ fn paths_that_normalisation_leaves_to_no_request_are_named() {
         ("/a%zz", "percent sign"),
     ] {
         let text = policy("ALLOW", &format!("paths: ['{path}']"), "MERGE_SLASHES");
-        assert_said(&text, Severity::Warning, "PC0017", field, why);
+        assert_said(&text, Severity::Warning, "PC0018", field, why);
     }
     let fine = "paths: ['/a', '/a/*', '*/b', '*', '/a.b*', '/%7B', '/a/%7*', '/{*}/b']";
     assert_eq!(findings(&policy("ALLOW", fine, "MERGE_SLASHES")), []);
     let route = routes(&format!("{{match: [{{uri: {{prefix: /a/../b}}}}], {ROUTE}}}"));
-    assert_said(&route, Severity::Warning, "PC0017", "spec.http[0].match[0].uri", "would be \"/bx\"");
+    assert_said(&route, Severity::Warning, "PC0018", "spec.http[0].match[0].uri", "would be \"/bx\"");
 }
 
 #[test]
@@ -294,12 +294,12 @@ fn a_list_of_forbidden_paths_is_said_to_miss_other_spellings_of_them() {
         let operation = format!("{name}: [/admin]");
         let said = |mode: &str, example: &str| {
             let text = policy(action, &operation, mode);
-            assert_said(&text, Severity::Warning, "PC0017", &format!("{field}.{name}"), example);
+            assert_said(&text, Severity::Warning, "PC0018", &format!("{field}.{name}"), example);
         };
         said("BASE", "//admin is another path");
         said("NONE", "//admin is another path");
         let merged = findings(&policy(action, &operation, "MERGE_SLASHES"));
-        assert!(merged.iter().all(|it| it.1 != "PC0017"), "{merged:?}");
+        assert!(merged.iter().all(|it| it.1 != "PC0018"), "{merged:?}");
     }
     assert_eq!(findings(&policy("ALLOW", "paths: [/books]", "BASE")), []);
 }
@@ -307,8 +307,8 @@ fn a_list_of_forbidden_paths_is_said_to_miss_other_spellings_of_them() {
 #[test]
 fn names_that_are_resolved_here_and_not_in_istio_are_said_once() {
     let two = [entry("a", A, HTTP, ""), entry("b", "b.example.com", HTTP, "")].concat();
-    assert_said(&two, Severity::Info, "PC0018", "spec.resolution", "and for 1 further entries");
-    assert_eq!(said(&two).iter().filter(|it| it.1 == "PC0018").count(), 1);
+    assert_said(&two, Severity::Info, "PC0019", "spec.resolution", "and for 1 further entries");
+    assert_eq!(said(&two).iter().filter(|it| it.1 == "PC0019").count(), 1);
     assert_eq!(findings(&entry("a", "*.example.com", HTTP, "")), []);
 }
 
