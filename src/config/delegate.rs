@@ -94,6 +94,10 @@ fn expand_object(
         object.spec.delegates.push(Arc::clone(origin));
         used.insert(name);
     }
+    if rules.is_empty() {
+        // Without a rule the object would leave its hosts to the default route, which takes every request.
+        rules.extend(object.spec.http.first().map(|root| HttpRule { delegate: None, ..root.clone() }));
+    }
     object.spec.http = rules.into();
 }
 
@@ -151,6 +155,9 @@ fn both(outer: &HttpMatchRequest, inner: &HttpMatchRequest) -> Result<HttpMatchR
         (Some(outer), Some(inner)) if outer != inner => return Err(Conflict::Exclusive),
         (outer, inner) => inner.or(outer),
     };
+    if !outer.gateways.is_empty() && !inner.gateways.is_empty() && *outer.gateways != *inner.gateways {
+        return Err(Conflict::Inexpressible);
+    }
     let folds = |block: &HttpMatchRequest| block.ignore_uri_case == Some(true);
     if outer.uri.is_some() && inner.uri.is_some() && (folds(outer) || folds(inner)) {
         return Err(Conflict::Inexpressible);

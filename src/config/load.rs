@@ -110,7 +110,8 @@ impl Excerpt {
     /// Where and what is wrong.
     pub fn parse(&self) -> Result<Option<Node<'_>>, (Place, String)> {
         let text = self.text();
-        if text.lines().all(is_blank) {
+        // A carriage return ends a line, and with it a comment (YAML 1.2 section 5.4).
+        if text.split(['\n', '\r']).all(is_blank) {
             return Ok(None);
         }
         self.judge_size(text)?;
@@ -180,7 +181,8 @@ pub fn load(paths: &[PathBuf], report: &mut Report) -> Vec<Document> {
 ///
 /// The link is told from another that leads to the same place: what was swapped twice was swapped.
 fn versions(paths: &[PathBuf]) -> Vec<Option<(u64, i64, i64)>> {
-    let link = |path: &PathBuf| std::fs::symlink_metadata(path.join("..data")).ok();
+    let folder = |path: &'_ PathBuf| if path.is_dir() { path.clone() } else { path.with_file_name("") };
+    let link = |path: &PathBuf| std::fs::symlink_metadata(folder(path).join("..data")).ok();
     paths.iter().map(|path| link(path).map(|link| (link.ino(), link.ctime(), link.ctime_nsec()))).collect()
 }
 

@@ -1,5 +1,6 @@
 //! From text to tables: what a configuration comes to.
 
+mod closed;
 mod gateways;
 mod mesh;
 mod namespaces;

@@ -139,7 +139,7 @@ impl<'a> Compiler<'a, '_> {
     fn gateway_objects(&self, host: &Admitted, own: &[&Arc<ObjectRef>]) -> Vec<Arc<ObjectRef>> {
         let services = &self.registry.services;
         let declared = match host {
-            Admitted::Pattern(pattern) => services.declared(pattern),
+            Admitted::Pattern(pattern) => services.declared(pattern).or_else(|| services.covering(pattern).next()),
             Admitted::Any => None,
         };
         let mut objects: Vec<_> = declared.map(|id| services.service(id).objects.to_vec()).unwrap_or_default();

@@ -50,12 +50,19 @@ impl<'a> Compiler<'a, '_> {
                 let port = names.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
                 for name in names.sni_hosts.iter().filter_map(|name| HostPattern::parse(name).ok()) {
                     let entrance = Entrance::mesh(&name, port);
-                    if applies(names, entrance, &rules.origin.object.namespace) {
+                    if self.owns(rules, &name) && applies(names, entrance, &rules.origin.object.namespace) {
                         self.name_through_gateways(rules, rule, entrance, &name);
                     }
                 }
             }
         }
+    }
+
+    /// Whether a name lies within a host that these rules have, and no older ones.
+    fn owns(&self, rules: &Object<VirtualService>, name: &HostPattern) -> bool {
+        let is_owned = |host: &HostPattern| self.registry.tls.exact(host).is_some_and(|it| std::ptr::eq(*it, rules));
+        let mut hosts = rules.spec.hosts.iter().filter_map(|host| HostPattern::parse(host).ok());
+        hosts.any(|host| host.covers(name) && is_owned(&host))
     }
 
     fn name_through_gateways(

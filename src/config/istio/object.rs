@@ -203,6 +203,12 @@ pub(super) fn identify(
     let is_other_map = || node.get("metadata").and_then(|it| it.get("name")?.as_str()) != Some(MESH_CONFIG_MAP);
     let Some((kind_name, _, versions, kind)) = known.filter(|(name, ..)| *name != "ConfigMap" || !is_other_map())
     else {
+        if is_misspelt(kind_name, group) {
+            let message =
+                format!("{group}/{kind_name} is no kind of Istio, and what it was meant to be cannot be left out");
+            report.file(Severity::Error, code::SCHEMA, source.to_string(), message);
+            return None;
+        }
         skip(kind_name, group, source, report);
         return None;
     };
@@ -212,6 +218,15 @@ pub(super) fn identify(
         return None;
     }
     Some((*kind, read_origin(kind_name, document, prefix, source, node, report)?))
+}
+
+/// A kind that is enforced, in a group of Istio's or none that is not its own, in another case, or as a list of its own
+/// (`AuthorizationPolicyList`); or a list within a list.
+fn is_misspelt(kind: &str, group: &str) -> bool {
+    let stem = kind.strip_suffix("List").unwrap_or(kind);
+    let is_ours = |(name, of, ..): &(&str, &str, &[&str], Kind)| !of.is_empty() && name.eq_ignore_ascii_case(stem);
+    let in_group = group.is_empty() || !group.contains('.') || group.ends_with("istio.io");
+    in_group && (kind == "List" || KINDS.iter().any(is_ours))
 }
 
 /// Kinds of Istio that restrict or route traffic deserve a warning; Services and Deployments beside them do not.

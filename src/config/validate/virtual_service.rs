@@ -217,6 +217,9 @@ fn delegate(service: &VirtualService, scope: &mut Scope<'_>) {
     if service.http.is_empty() {
         scope.error("spec.hosts", "virtual service must have at least one host");
     }
+    if !service.gateways.is_empty() {
+        scope.error("spec.gateways", "delegate virtual service must have no gateways specified");
+    }
     if !service.tls.is_empty() || !service.tcp.is_empty() {
         scope.error("spec", "delegate virtual service must have only http routes");
     }

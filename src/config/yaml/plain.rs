@@ -16,6 +16,9 @@ const DEPTH_MAX: usize = 32;
 /// Longest key. YAML ends simple keys at 1,024 characters.
 const KEY_BYTES_MAX: usize = 256;
 
+/// Most fields of a mapping: each new key is looked for among those before it. Larger ones are left to the other parser.
+const FIELDS_MAX: usize = 256;
+
 /// Reads a document that is one block mapping or sequence.
 pub(super) fn parse(text: &str) -> Option<Node<'_>> {
     if !text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
@@ -109,7 +112,7 @@ impl<'t> Lines<'t> {
             }
             let (key, text) = split_key(line.text)?;
             let key = scalar(key).filter(|key| key.as_str().is_some())?;
-            if fields.iter().any(|(known, _)| *known == key) {
+            if fields.len() == FIELDS_MAX || fields.iter().any(|(known, _)| *known == key) {
                 return None;
             }
             let value = match content(text) {

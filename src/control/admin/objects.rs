@@ -14,8 +14,18 @@ pub(crate) const KINDS: [(&str, &str); 5] = [
 ];
 
 /// Keys whose values may be secrets: header values that a route sets, mostly.
-const SECRETS: [&str; 8] =
-    ["authorization", "cookie", "set-cookie", "token", "password", "secret", "api-key", "apikey"];
+const SECRETS: [&str; 9] = [
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "token",
+    "password",
+    "secret",
+    "api-key",
+    "apikey",
+    // The whole object once more, as one text.
+    "last-applied-configuration",
+];
 
 /// What a secret is replaced with.
 const REDACTED: &str = "[redacted]";
@@ -86,22 +96,23 @@ fn each(list: &Value) -> std::slice::Iter<'_, Value> {
 /// The document as JSON; null if YAML says what JSON cannot (keys that are no texts).
 fn document(object: &LoadedObject) -> Value {
     let mut document = serde_json::to_value(&object.document).unwrap_or_default();
-    redact(&mut document);
+    redact(&mut document, false);
     document
 }
 
-fn redact(value: &mut Value) {
+/// `is_named`: a key above says so, as that of a condition does (`authorization: {exact: …}`).
+fn redact(value: &mut Value, is_named: bool) {
     match value {
         Value::Object(fields) => {
-            for (key, value) in fields {
-                if is_secret(key) && !value.is_object() && !value.is_array() {
-                    *value = REDACTED.into();
-                }
-                redact(value);
+            // The condition of a policy names its field in a value.
+            let is_about = fields.get("key").and_then(Value::as_str).is_some_and(is_secret);
+            for (key, value) in fields.iter_mut().filter(|(key, _)| *key != "key") {
+                redact(value, is_named || is_about || is_secret(key));
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(redact),
-        Value::String(text) if text.contains("PRIVATE KEY-----") => *text = REDACTED.to_owned(),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, is_named)),
+        Value::String(text) if is_named || text.contains("PRIVATE KEY-----") => *text = REDACTED.to_owned(),
+        Value::Number(_) | Value::Bool(_) if is_named => *value = REDACTED.into(),
         Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

@@ -40,6 +40,39 @@ pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: 
     }
 }
 
+/// Policies about a ServiceEntry are found by the host that a client names. At a Gateway that takes the host by a wider
+/// wildcard nothing says whose it is, and the policy would be passed by.
+pub(super) fn policies(objects: &Objects, registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
+    if !bootstrap.listeners.iter().any(|listener| listener.gateway) {
+        return;
+    }
+    let bound = objects.gateways.iter().flat_map(|gateway| registry.gateways.bound(gateway));
+    let wide: Vec<Admitted> =
+        bound.flat_map(|rules| &rules.spec.hosts).filter_map(|host| Admitted::parse(host)).collect();
+    let is_passed_by = |host: &HostPattern| {
+        wide.iter().any(|wide| match wide {
+            Admitted::Any => true,
+            Admitted::Pattern(wide) => wide != host && wide.covers(host),
+        })
+    };
+    for object in &objects.authorization_policies {
+        for target in object.spec.target_refs.iter().chain(&object.spec.target_ref) {
+            let namespace =
+                target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(&object.origin.object.namespace);
+            let identity = (namespace, target.name.as_deref().unwrap_or_default());
+            let entries = objects.service_entries.iter().filter(|entry| entry.origin.identity() == identity);
+            let hosts = entries.flat_map(|entry| &entry.spec.hosts).filter_map(|host| HostPattern::parse(host).ok());
+            for host in hosts.filter(is_passed_by) {
+                let message = format!(
+                    "{host} can also be asked for at a Gateway whose VirtualService has a wildcard for it, where a policy \
+                     with targetRefs is not found: name {host} in a VirtualService there, or do without the wildcard"
+                );
+                Scope::new(&object.origin, report).refuse("spec.targetRefs", message);
+            }
+        }
+    }
+}
+
 /// What rules inherit by delegation does not survive the way to a Gateway either.
 pub(super) fn delegated(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
     for object in objects.virtual_services.iter().filter(|object| !object.spec.delegates.is_empty()) {

@@ -199,7 +199,8 @@ pub(super) fn targets(objects: &Objects, report: &mut Report) {
     let entries: HashSet<(&str, &str)> = objects.service_entries.iter().map(|entry| entry.origin.identity()).collect();
     for object in &objects.authorization_policies {
         for target in object.spec.target_refs.iter().chain(&object.spec.target_ref) {
-            let namespace = target.namespace.as_deref().unwrap_or(&object.origin.object.namespace);
+            let namespace =
+                target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(&object.origin.object.namespace);
             let name = target.name.as_deref().unwrap_or_default();
             if !entries.contains(&(namespace, name)) {
                 let message =
