@@ -128,3 +128,45 @@ fn a_request_for_an_address_reaches_the_host_that_it_stands_for() {
     assert_eq!(client.get("198.51.100.8", "/").status, 502);
     assert_eq!(gateway.log().first().upstream_cluster, "outbound|9000||web.example");
 }
+
+#[test]
+fn a_slow_hello_passes_no_policy_on_server_names() {
+    let upstream = Upstream::plain(service::echo);
+    let policy = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: names}\nspec:\n  action: DENY\n  rules: [{when: [{key: connection.sni, values: [evil.example]}]}]\n";
+    let yaml = [entry("db", "db.example", TCP, upstream.port()).as_str(), policy].concat();
+    let (_gateway, address, _port) = gateway(&yaml, "limits: {helloTimeout: 100ms}\n");
+    let mut socket = client::connect(address);
+    // The beginning of a ClientHello; the name would come later.
+    let begun = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    socket.write_all(begun).expect("open");
+    let mut back = [0; 11];
+    let outcome = socket.read_exact(&mut back);
+    assert!(outcome.is_err(), "the policy was passed: {back:?}");
+}
+
+#[test]
+fn a_rewrite_leads_no_wildcard_service_to_a_name_that_nobody_lists() {
+    let upstream = Upstream::plain(service::http);
+    let yaml = format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: wild}}\nspec:\n  hosts: ['*.wild.example']\n  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {}}}]\n  resolution: DYNAMIC_DNS\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: wild}}\nspec:\n  hosts: [a.wild.example]\n  http:\n  - rewrite: {{authority: unlisted.test}}\n    route: [{{destination: {{host: '*.wild.example'}}}}]\n",
+        upstream.port()
+    );
+    let gateway = Gateway::builder().host("unlisted.test").resources(&yaml).start();
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.wild.example\r\n\r\n");
+    let response = client.response();
+    assert_ne!(response.status, 200, "unlisted.test was dialled: {}", response.text());
+    assert_eq!(upstream.seen().counts().connections, 0);
+}
+
+#[test]
+fn a_slow_hello_does_not_reach_a_port_without_protocol() {
+    let raw = Upstream::plain(service::echo);
+    let (_gateway, address, _port) =
+        gateway(&entry("raw", "raw.example", ANY, raw.port()), "limits: {helloTimeout: 100ms}\n");
+    let mut socket = client::connect(address);
+    socket.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").expect("open");
+    let mut back = [0; 11];
+    let outcome = socket.read_exact(&mut back);
+    assert!(outcome.is_err(), "{back:?}");
+}

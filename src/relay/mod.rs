@@ -221,13 +221,17 @@ impl<'a> Direction<'a> {
         let mut rounds = 0;
         loop {
             let next = match stage {
+                Stage::Waiting if rounds >= RELAY_ROUNDS_MAX => {
+                    // Under epoll the waits below are none while there is more to do.
+                    rounds = 0;
+                    *stage = Stage::Busy(Box::pin(self.give_way()));
+                    continue;
+                }
                 Stage::Waiting => {
                     ready!(readable.as_mut().poll(context)).map_err(Fault::Source)?;
                     readable.set(arm(self.source));
                     rounds += 1;
                     match self.copy()? {
-                        // Under epoll the wait above is none while there is more to read.
-                        Copied::All if rounds == RELAY_ROUNDS_MAX => *stage = Stage::Busy(Box::pin(self.give_way())),
                         Copied::All => {}
                         Copied::Rest(rest) => *stage = Stage::Busy(Box::pin(self.send_rest(rest))),
                         Copied::Full => *stage = Stage::Busy(Box::pin(self.bulk())),

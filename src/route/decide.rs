@@ -12,7 +12,7 @@ use crate::wire::http1::HeadError;
 
 use super::authorization::{Authorization, Decision, Session};
 use super::cluster::{Balance, Cluster, Destination, Endpoints, PoolId, Weighted};
-use super::host::{Authority, AuthorityHost, HostName};
+use super::host::{Authority, AuthorityHost, HostName, HostPattern};
 use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
 use super::path::{self, Normalization};
 use super::table::{ObjectRef, TcpHost, TlsHost, VirtualHost};
@@ -426,7 +426,8 @@ pub fn onward<'s>(
     let edits = forward.edits(index);
     let requested = match edits.authority.as_deref() {
         Some(authority) => match Authority::parse(authority.as_bytes()).map(|authority| authority.host) {
-            Ok(AuthorityHost::Name(name)) => name,
+            Ok(AuthorityHost::Name(name)) if may_dial(cluster, &name) => name,
+            Ok(AuthorityHost::Name(_)) => return Err(Failure::NoCluster),
             Ok(AuthorityHost::Address(_)) | Err(_) => return Err(Failure::NoRoute),
         },
         None => host.clone(),
@@ -440,6 +441,13 @@ pub fn onward<'s>(
         None => None,
     };
     Ok(Onward { cluster, requested, path, edits })
+}
+
+/// Whether a route may rewrite the host to this name: a wildcard service dials the name that it is asked for, and opens no
+/// further one.
+fn may_dial(cluster: &Cluster, name: &HostName) -> bool {
+    !matches!(cluster.endpoints, Endpoints::Requested { .. })
+        || HostPattern::parse(&cluster.service).is_ok_and(|pattern| pattern.matches(name))
 }
 
 /// The cluster of a destination that a route has picked.

@@ -87,7 +87,8 @@ fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, clie
         Opening::Http(bytes) => Some(stage(http::serve(context, client, bytes))),
         // A connection that brought nothing was neither a request nor a session.
         Opening::Nothing => None,
-        Opening::Other(failure, _) if detection == Detection::Names => {
+        // What began as TLS and never came to its server name is not judged as if it had none.
+        Opening::Other(failure, bytes) if detection == Detection::Names || begins_tls(&bytes) => {
             Some(stage(async move { tunnel::refuse(&context, &client, &failure).await }))
         }
         Opening::Other(_, bytes) => Some(stage(tunnel::serve(context, client, By::Address, None, bytes))),
@@ -102,4 +103,10 @@ const STAGE_BYTES_MAX: usize = 448;
 fn stage<F: Future<Output = ()> + 'static>(future: F) -> Stage {
     const { assert!(size_of::<F>() <= STAGE_BYTES_MAX) };
     Box::pin(future)
+}
+
+/// Whether bytes are the beginning of a TLS handshake record (RFC 8446 section 5.1).
+fn begins_tls(bytes: &[u8]) -> bool {
+    const RECORD: [u8; 2] = [0x16, 0x03];
+    !bytes.is_empty() && RECORD.starts_with(&bytes[..bytes.len().min(RECORD.len())])
 }

@@ -41,7 +41,11 @@ impl Rule {
         let without_host = session.sni.is_none();
         session.request.is_none()
             && (self.to.iter().any(|operation| operation.names_http() || without_host && operation.names_hosts())
-                || self.when.iter().any(|condition| matches!(condition.key, ConditionKey::Header(_))))
+                || self.when.iter().any(|condition| match condition.key {
+                    ConditionKey::Header(_) => true,
+                    ConditionKey::Sni => without_host,
+                    ConditionKey::Port | ConditionKey::SourceIp(..) | ConditionKey::DestinationIp(..) => false,
+                }))
             || session.destination.is_none()
                 && self.when.iter().any(|condition| matches!(condition.key, ConditionKey::DestinationIp(..)))
     }
@@ -100,7 +104,11 @@ impl Operation {
 impl Condition {
     fn matches(&self, session: &Session<'_>) -> bool {
         match &self.key {
-            ConditionKey::Sni => self.holds(|glob| session.sni.is_some_and(|sni| glob.matches_ignoring_case(sni))),
+            ConditionKey::Sni => match session.sni {
+                Some(sni) => self.holds(|glob| glob.matches_ignoring_case(sni)),
+                // A hello that comes late, or in pieces too large to wait for, has a name that nobody here has seen.
+                None => session.request.is_none() || self.holds(|_| false),
+            },
             ConditionKey::Port => self.holds(|glob| glob.is_port(session.port)),
             ConditionKey::SourceIp(values, not_values) => {
                 listed(values, not_values, |block| contains(*block, session.source))

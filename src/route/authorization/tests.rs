@@ -244,8 +244,9 @@ fn conditions_on_sni_port_and_source_hold_for_tls() {
     let session = tls(Some("www.googleapis.com"));
     assert_eq!(verdicts(&sni(google(), Vec::new()), &session), MATCHES);
     assert_eq!(verdicts(&sni(google(), Vec::new()), &tls(Some("example.com"))), DIFFERS);
-    assert_eq!(verdicts(&sni(google(), Vec::new()), &tls(None)), DIFFERS);
-    assert_eq!(verdicts(&sni(vec![Glob::Present], Vec::new()), &tls(None)), DIFFERS);
+    assert_eq!(verdicts(&sni(google(), Vec::new()), &tls(None)), UNKNOWN);
+    assert_eq!(verdicts(&sni(Vec::new(), google()), &tls(None)), UNKNOWN);
+    assert_eq!(verdicts(&sni(vec![Glob::Present], Vec::new()), &tls(None)), UNKNOWN);
     assert_eq!(verdicts(&sni(Vec::new(), google()), &session), DIFFERS);
     let port = |value: &str| when(ConditionKey::Port, vec![exact(value)], Vec::new());
     assert_eq!(verdicts(&port("443"), &session), MATCHES);
