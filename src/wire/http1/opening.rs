@@ -13,6 +13,12 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Stricter than the parser of heads, which answers a bad request with 400: here it is left to another protocol.
 #[must_use]
 pub fn is_http1(bytes: &[u8]) -> Option<bool> {
+    // Servers skip empty lines before a request (RFC 9112 section 2.2), some of them any number: they must not hide one.
+    let empty = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    if empty > LINE_BYTES_MAX {
+        return Some(true); // The parser of heads refuses it.
+    }
+    let bytes = &bytes[empty..];
     let line = bytes.iter().position(|byte| *byte == b'\n').map(|end| &bytes[..end]);
     let seen = line.unwrap_or(bytes);
     let method = seen.iter().position(|byte| *byte == b' ').unwrap_or(seen.len());
@@ -37,6 +43,18 @@ mod tests {
                 assert_eq!(is_http1(&whole.as_bytes()[..end]), None, "{whole:?} {end}");
             }
             assert_eq!(is_http1(whole.as_bytes()), Some(true), "{whole:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_line_hides_no_request() {
+        for empty in ["\r\n", "\n", "\r\n\r\n"] {
+            let whole = format!("{empty}GET /x HTTP/1.1\r\n");
+            for end in 0..whole.len() - 1 {
+                assert_eq!(is_http1(&whole.as_bytes()[..end]), None, "{whole:?} {end}");
+            }
+            assert_eq!(is_http1(whole.as_bytes()), Some(true), "{whole:?}");
+            assert_eq!(is_http1(format!("{empty}PING\r\n").as_bytes()), Some(false));
         }
     }
 
