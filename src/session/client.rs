@@ -13,6 +13,7 @@ use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, Scratch, Socket, within};
 use crate::route::decide::Source;
 
+use super::transport::Transport;
 use super::{Context, tunnel};
 
 /// Longest wait for a client to close after it was refused or told `Connection: close`.
@@ -21,8 +22,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// One client connection.
 #[derive(Debug)]
 pub struct Client {
-    /// Its socket.
-    pub socket: Socket,
+    /// How its bytes come and go.
+    pub transport: Transport,
     /// Its address.
     pub peer: SocketAddr,
     /// Our address, as the client knows it; of captured traffic the address that the client meant to reach.
@@ -89,7 +90,7 @@ impl Clients {
             .borrow()
             .iter()
             .filter(|(_, client)| client.idle.get())
-            .for_each(|(_, client)| client.socket.shutdown());
+            .for_each(|(_, client)| client.transport.close_idle());
     }
 
     /// Ends every connection, and whatever it waits for.
@@ -113,7 +114,7 @@ impl Registration {
         self.context.counters.borrow_mut().sessions_panicked += 1;
         let client = self.context.clients.open.borrow().get(self.slot).map(Rc::clone);
         if let Some(client) = client {
-            client.socket.reset_on_close();
+            client.transport.reset_on_close();
             tunnel::tell_panic(&self.context, &client);
         }
     }
@@ -138,7 +139,8 @@ impl Client {
     #[must_use]
     pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16, arrival: Arrival) -> Self {
         let (gateway, idle, upstream) = (false, Cell::new(false), RefCell::new(None));
-        Self { socket, peer, local, service_port, gateway, arrival, idle, upstream }
+        let transport = Transport::Tcp(socket);
+        Self { transport, peer, local, service_port, gateway, arrival, idle, upstream }
     }
 
     /// The same, at a listener for Gateways or not.
@@ -166,7 +168,7 @@ impl Client {
 
     /// Ends both connections; whoever waits for them wakes up.
     fn cut(&self) {
-        self.socket.shutdown();
+        self.transport.cut();
         if let Some(upstream) = &*self.upstream.borrow() {
             upstream.shutdown();
         }
@@ -174,17 +176,17 @@ impl Client {
 
     /// Whether nothing has arrived that nobody has read. What has is thrown away.
     pub fn is_silent(&self, scratch: &Scratch) -> bool {
-        !matches!(self.socket.receive(&mut scratch.input.borrow_mut()), Ok(Received::Bytes(_)))
+        !matches!(self.transport.discard(&mut scratch.input.borrow_mut()), Ok(Received::Bytes(_)))
     }
 
     /// Closes our side and reads on for a moment. Closing at once, with unread bytes in the socket, would make the
     /// kernel send a reset that can overtake the answer (RFC 9112 section 9.6).
     pub async fn linger(&self, scratch: &Scratch) {
-        self.socket.shutdown_write();
+        self.transport.finish_sending();
         let drain = async {
             let mut drained = 0;
             while drained <= DRAINED_BODY_BYTES_MAX {
-                match self.socket.receive(&mut scratch.input.borrow_mut()) {
+                match self.transport.discard(&mut scratch.input.borrow_mut()) {
                     Ok(Received::Bytes(count)) => {
                         drained += count as u64;
                         continue;
@@ -192,7 +194,7 @@ impl Client {
                     Ok(Received::End) | Err(_) => return,
                     Ok(Received::Pending) => {}
                 }
-                if self.socket.readable().await.is_err() {
+                if self.transport.readable().await.is_err() {
                     return;
                 }
             }

@@ -11,10 +11,12 @@ mod client;
 mod context;
 pub(crate) mod http;
 mod peek;
+mod transport;
 pub(crate) mod tunnel;
 
 pub use client::{Arrival, Client, Clients, Registration};
 pub use context::Context;
+pub use transport::Transport;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -34,7 +36,7 @@ pub fn serve(context: Rc<Context>, client: Rc<Client>) -> impl Future<Output = (
     async move {
         let stage = match begin(&context, &client) {
             Begin::Peek(detection) => {
-                let opening = Box::pin(peek::peek(&client.socket, &context, detection)).await;
+                let opening = Box::pin(peek::peek(&client.transport, &context, detection)).await;
                 after_peek(opening, detection, context, client)
             }
             Begin::Serve(stage) => Some(stage),
@@ -58,7 +60,7 @@ enum Begin {
 
 fn begin(context: &Rc<Context>, client: &Rc<Client>) -> Begin {
     if client.arrival == Arrival::Stray {
-        client.socket.reset_on_close();
+        client.transport.reset_on_close();
         let (context, client) = (Rc::clone(context), Rc::clone(client));
         let refuse = async move { tunnel::refuse(&context, &client, &Failure::NotCaptured).await };
         return Begin::Serve(stage(refuse));

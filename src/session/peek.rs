@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::limits::UNLISTED_PEEK_TIMEOUT;
-use crate::net::{Received, Socket, within};
+use crate::net::{Received, within};
 use crate::route::decide::Detection;
 use crate::wire::client_hello::{self, ClientHello, Parsed};
 use crate::wire::http1;
 
-use super::Context;
+use super::{Context, Transport};
 
 /// What a client opened with. The bytes are what was received so far, to be replayed or parsed on.
 #[derive(Debug)]
@@ -32,10 +32,10 @@ enum Kind {
 }
 
 /// Reads until it is clear what the client speaks, within `helloTimeout` from now, however slowly bytes arrive.
-pub(super) async fn peek(socket: &Socket, context: &Context, detection: Detection) -> Opening {
+pub(super) async fn peek(client: &Transport, context: &Context, detection: Detection) -> Opening {
     let limits = &context.snapshot().settings.limits;
     let mut bytes = Vec::new();
-    let kind = read_opening(socket, context, limits.hello_bytes, detection, &mut bytes);
+    let kind = read_opening(client, context, limits.hello_bytes, detection, &mut bytes);
     let kind = within(patience(limits.hello_timeout, detection), kind).await;
     match kind.unwrap_or(Err(Failure::HelloTimeout)) {
         Ok(Kind::Tls(hello)) => Opening::Tls(hello, bytes),
@@ -53,7 +53,7 @@ fn patience(hello_timeout: Duration, detection: Detection) -> Duration {
 }
 
 async fn read_opening(
-    socket: &Socket,
+    client: &Transport,
     context: &Context,
     hello_bytes: usize,
     detection: Detection,
@@ -62,7 +62,7 @@ async fn read_opening(
     loop {
         {
             let mut input = context.scratch.input.borrow_mut();
-            match socket.receive(&mut input) {
+            match client.receive(&mut input) {
                 Ok(Received::Bytes(count)) => bytes.extend_from_slice(&input[..count]),
                 Ok(Received::End) | Err(_) if bytes.is_empty() => return Ok(Kind::Nothing),
                 Ok(Received::End) | Err(_) => return Err(Failure::DownstreamClosed),
@@ -79,7 +79,7 @@ async fn read_opening(
             None => {}
         }
         // An error shows at the next receive.
-        let _ = socket.readable().await;
+        let _ = client.readable().await;
     }
 }
 

@@ -67,9 +67,9 @@ pub(super) fn serve(
     let opening = Box::pin(open(Rc::clone(&context), Rc::clone(&client), by, hello, bytes));
     async move {
         let (mut story, opened) = opening.await;
-        let result = match opened {
-            Ok(Tunnel { upstream, idle, lease }) => {
-                let relay = relay::relay(&client.socket, &upstream, context.tools(), &story.transferred, idle);
+        let result = match (opened, client.transport.socket()) {
+            (Ok(Tunnel { upstream, idle, lease }), Some(downstream)) => {
+                let relay = relay::relay(downstream, &upstream, context.tools(), &story.transferred, idle);
                 let end = match lease.as_ref().and_then(|lease| lease.time_left()) {
                     None => Some(relay.await),
                     Some(left) => Box::pin(within(left, relay)).await,
@@ -77,7 +77,9 @@ pub(super) fn serve(
                 drop(lease);
                 story.judge(end, &context, &client, &upstream)
             }
-            Err(failure) => Err(failure),
+            (Err(failure), _) => Err(failure),
+            // Only whoever has a connection to himself is passed through.
+            (Ok(_), None) => Err(Failure::Internal),
         };
         if let Some(lingering) = story.finish(&context, &client, result) {
             lingering.await;
@@ -260,7 +262,7 @@ async fn candidates(
 fn alert(client: &Client, failure: &Failure, story: &Story) -> bool {
     let speaks_tls = story.by == By::ServerName || story.server_name.is_some();
     let due = failure.alert().filter(|_| speaks_tls && !story.reached);
-    due.is_some_and(|alert| client.socket.send(&alert.record()).is_ok())
+    due.is_some_and(|alert| client.transport.send(&alert.record()).is_ok())
 }
 
 impl Story {
@@ -297,7 +299,7 @@ impl Story {
                 Err(Failure::DownstreamClosed)
             }
             Some(End::Upstream(error)) => {
-                client.socket.reset_on_close();
+                client.transport.reset_on_close();
                 Err(self.transport(Failure::UpstreamTruncated, &error.to_string()))
             }
         }

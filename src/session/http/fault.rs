@@ -38,7 +38,7 @@ impl Turn<'_> {
             let pause = wait.min(CLIENT_LOOK_INTERVAL);
             sleep(pause).await;
             wait -= pause;
-            if self.client.socket.has_failed() {
+            if self.client.transport.has_failed() {
                 return Err(Failure::DownstreamClosed);
             }
             if self.context.drain_expired.get() {

@@ -114,7 +114,7 @@ pub(super) async fn awaken(inbound: &mut Inbound, client: &Client, context: &Con
             return false;
         }
         client.idle.set(true);
-        let is_readable = matches!(within(idle_timeout, client.socket.readable()).await, Some(Ok(())));
+        let is_readable = matches!(within(idle_timeout, client.transport.readable()).await, Some(Ok(())));
         client.idle.set(false);
         if !is_readable {
             return false;
@@ -132,7 +132,7 @@ async fn complete(inbound: &mut Inbound, client: &Client, context: &Context) -> 
     let head = async {
         loop {
             // An error of the poll shows at the call that follows.
-            let _ = client.socket.readable().await;
+            let _ = client.transport.readable().await;
             match receive(inbound, client, context) {
                 Ok(Received::Bytes(_)) => {}
                 Ok(Received::Pending) => continue,
@@ -161,7 +161,7 @@ fn parse(inbound: &Inbound, context: &Context) -> Option<Result<RequestHead, Fai
 
 fn receive(inbound: &mut Inbound, client: &Client, context: &Context) -> io::Result<Received> {
     let mut input = context.scratch.input.borrow_mut();
-    let received = client.socket.receive(&mut input)?;
+    let received = client.transport.receive(&mut input)?;
     if let Received::Bytes(count) = received {
         inbound.append(&input[..count]);
     }

@@ -75,7 +75,7 @@ pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) ->
             After::Keep | After::Close | After::Finish | After::Upgrade(_) => {
                 Box::pin(client.linger(&context.scratch)).await
             }
-            After::Reset => client.socket.reset_on_close(),
+            After::Reset => client.transport.reset_on_close(),
         }
     }
 }
@@ -94,7 +94,7 @@ async fn take_turn(context: &Rc<Context>, client: &Client, inbound: &mut Inbound
 /// refused waits for nothing. False: the client has stopped reading.
 async fn give_way(context: &Context, client: &Client) -> bool {
     let patience = context.snapshot().settings.limits.body_idle_timeout;
-    matches!(within(patience, client.socket.give_way()).await, Some(Ok(())))
+    matches!(within(patience, client.transport.give_way()).await, Some(Ok(())))
 }
 
 /// Answers bytes that are no request.

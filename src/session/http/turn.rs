@@ -181,7 +181,7 @@ impl<'a> Turn<'a> {
         self.story.status = status;
         self.story.bytes_sent = if to_head { 0 } else { body.len() as u64 };
         // A client that asks and asks and never reads must not hold its place for ever.
-        match within(limits.body_idle_timeout, self.client.socket.send_all(&answer)).await {
+        match within(limits.body_idle_timeout, self.client.transport.send_all(&answer)).await {
             Some(Ok(())) if keep_alive && self.drain(&mut unread).await => After::Keep,
             Some(Ok(())) => After::Close,
             Some(Err(_)) | None => After::Reset,
@@ -197,11 +197,11 @@ impl<'a> Turn<'a> {
 
     async fn drain_unhurried(&mut self, unread: &mut BodyReader) -> bool {
         while !unread.is_done() {
-            if self.client.socket.readable().await.is_err() {
+            if self.client.transport.readable().await.is_err() {
                 return false;
             }
             let mut input = self.context.scratch.input.borrow_mut();
-            let count = match self.client.socket.receive(&mut input) {
+            let count = match self.client.transport.receive(&mut input) {
                 Ok(Received::Bytes(count)) => count,
                 Ok(Received::Pending) => continue,
                 Ok(Received::End) | Err(_) => return false,
@@ -239,7 +239,7 @@ pub(super) fn refuse_malformed(context: &Rc<Context>, client: &Client, bytes: &[
         let response = LocalResponse { status, body, location: None, fields, keep_alive: false, to_head: false };
         write_local_response(&response, &mut answer);
         // A socket that does not take a few hundred bytes has a client that does not read: it gets no answer.
-        if client.socket.send(&answer).is_ok() {
+        if client.transport.send(&answer).is_ok() {
             story.status = status;
             story.bytes_sent = text.len() as u64;
         }

@@ -83,12 +83,16 @@ async fn carry(
     moved: &Transferred,
     idle: Duration,
 ) -> End {
-    if connection.is_tls() {
-        return sealed::relay(&client.socket, connection, early, pending, &context.scratch, moved, idle).await;
-    }
+    let downstream = match client.transport.socket() {
+        Some(socket) if !connection.is_tls() => socket,
+        Some(_) | None => {
+            let scratch = &context.scratch;
+            return sealed::relay(&client.transport, connection, early, pending, scratch, moved, idle).await;
+        }
+    };
     let upstream = connection.socket.share();
-    match open(&client.socket, connection, early, pending, moved, idle).await {
-        Ok(()) => relay::relay(&client.socket, &upstream, context.tools(), moved, idle).await,
+    match open(downstream, connection, early, pending, moved, idle).await {
+        Ok(()) => relay::relay(downstream, &upstream, context.tools(), moved, idle).await,
         Err(end) => end,
     }
 }

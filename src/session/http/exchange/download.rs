@@ -53,8 +53,8 @@ impl Exchange<'_, '_> {
         if output.is_empty() && data.is_empty() {
             return Ok(());
         }
-        let socket = &self.turn.client.socket;
-        let sent = if data.is_empty() { socket.send(output) } else { socket.send_both(output, data) };
+        let client = &self.turn.client.transport;
+        let sent = if data.is_empty() { client.send(output) } else { client.send_both(output, data) };
         let sent = sent.map_err(|_| Failure::DownstreamClosed)?;
         self.pending.extend_from_slice(output.get(sent..).unwrap_or_default());
         self.pending.extend_from_slice(data.get(sent.saturating_sub(output.len())..).unwrap_or_default());
@@ -253,7 +253,7 @@ impl Exchange<'_, '_> {
     }
 
     pub(super) fn send_pending(&mut self) -> Result<(), Failure> {
-        let sent = self.turn.client.socket.send(&self.pending).map_err(|_| Failure::DownstreamClosed)?;
+        let sent = self.turn.client.transport.send(&self.pending).map_err(|_| Failure::DownstreamClosed)?;
         if sent == self.pending.len() {
             self.pending = Vec::new();
         } else {

@@ -6,13 +6,13 @@
 mod download;
 mod upload;
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::net::{Socket, within};
+use crate::net::within;
 use crate::upstream::connection::Connection;
 use crate::wire::http1::{BodyReader, FieldEdits};
 
@@ -151,7 +151,7 @@ impl Exchange<'_, '_> {
                 return Ok(ready);
             }
             wait -= pause;
-            if self.turn.client.socket.has_failed() {
+            if self.turn.client.transport.has_failed() {
                 return Err(Failure::DownstreamClosed);
             }
             if wait.is_zero() {
@@ -180,24 +180,29 @@ impl Exchange<'_, '_> {
     }
 
     async fn ready(&self) -> Ready {
-        let (upstream, client) = (&self.connection.socket, &self.turn.client.socket);
+        let (upstream, client) = (&self.connection.socket, &self.turn.client.transport);
         let sends = self.connection.is_blocked();
         let answers = !self.pending.is_empty();
         let receives = self.response.as_ref().is_none_or(|response| !response.done);
-        let mut upstream_writable = pin!(writable(upstream, sends));
-        let mut client_readable = pin!(readable(client, !sends && !self.abandoned && !self.upload.is_done()));
-        let mut client_writable = pin!(writable(client, answers));
+        let asks = !sends && !self.abandoned && !self.upload.is_done();
+        let mut upstream_writable = pin!(upstream.writable());
+        let mut client_readable = pin!(client.readable());
+        let mut client_writable = pin!(client.writable());
+        // An error of a poll shows at the call that follows.
         poll_fn(|context| {
             if receives && !answers && upstream.poll_readable(context).is_ready() {
                 return Poll::Ready(Ready::UpstreamReadable);
             }
-            if client_writable.as_mut().poll(context).is_ready() {
+            if answers && client_writable.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ready::ClientWritable);
             }
-            if upstream_writable.as_mut().poll(context).is_ready() {
+            if sends && upstream_writable.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ready::UpstreamWritable);
             }
-            client_readable.as_mut().poll(context).map(|()| Ready::ClientReadable)
+            if asks && client_readable.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ready::ClientReadable);
+            }
+            Poll::Pending
         })
         .await
     }
@@ -233,20 +238,4 @@ impl Exchange<'_, '_> {
         self.connection.close();
         ((after, None), None)
     }
-}
-
-/// Readiness if it is wanted, else never. An error of the poll shows at the call that follows.
-async fn readable(socket: &Socket, wanted: bool) {
-    if !wanted {
-        pending::<()>().await;
-    }
-    let _ = socket.readable().await;
-}
-
-/// See [`readable`].
-async fn writable(socket: &Socket, wanted: bool) {
-    if !wanted {
-        pending::<()>().await;
-    }
-    let _ = socket.writable().await;
 }

@@ -49,7 +49,7 @@ impl Exchange<'_, '_> {
     pub(super) fn receive_body(&mut self) -> Result<(), Failure> {
         let scratch = &self.turn.context.scratch;
         let mut input = scratch.input.borrow_mut();
-        let count = match self.turn.client.socket.receive(&mut input) {
+        let count = match self.turn.client.transport.receive(&mut input) {
             Ok(Received::Bytes(count)) => count,
             Ok(Received::Pending) => return Ok(()),
             Ok(Received::End) | Err(_) => return Err(Failure::DownstreamClosed),

@@ -1,5 +1,5 @@
-//! A tunnel whose upstream side is inside TLS that we opened: each read is sealed or opened through the worker's
-//! buffers, and a side that takes no more stops the other. At most one read's worth of bytes waits for each side.
+//! A tunnel of which a side is more than a socket, inside TLS that we opened for instance: each read goes through the
+//! worker's buffers, and a side that takes no more stops the other. At most one read's worth of bytes waits for each side.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -14,9 +14,11 @@ use crate::net::{Received, Scratch, Socket};
 use crate::relay::{End, Quiet, Transferred};
 use crate::upstream::connection::{Connection, ConnectionError, Intake};
 
+use super::super::super::Transport;
+
 /// A tunnel under way.
 struct Sealed<'a> {
-    downstream: &'a Socket,
+    downstream: &'a Transport,
     /// Borrowed between two waits, never across one.
     upstream: RefCell<Connection>,
     socket: Rc<Socket>,
@@ -28,7 +30,7 @@ struct Sealed<'a> {
 /// Relays until both directions have ended, one has failed, or nothing has moved for `idle`. `early` is sent upstream
 /// first, `pending` downstream; the latter has been counted.
 pub(super) async fn relay(
-    downstream: &Socket,
+    downstream: &Transport,
     upstream: Connection,
     early: Vec<u8>,
     pending: Vec<u8>,
@@ -134,7 +136,7 @@ impl Sealed<'_> {
                 }
             }
         }
-        self.downstream.shutdown_write();
+        self.downstream.finish_sending();
         Ok(())
     }
 
