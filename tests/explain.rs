@@ -50,7 +50,7 @@ fn the_passthrough_example_is_explained_field_by_field() {
             "verdict": "allow", "reason": "via_upstream", "host": GOOGLEAPIS, "port": 443, "route": null,
             "cluster": "outbound|443||www.googleapis.com", "tls": "PASSTHROUGH", "sni": GOOGLEAPIS,
             "endpoints": ["www.googleapis.com:443"], "status": null, "responseFlags": null, "destinations": null,
-            "traffic": null,
+            "entrances": null, "traffic": null,
             "location": null, "notes": null,
         })
     );
@@ -195,6 +195,46 @@ fn several_destinations_are_all_named() {
     assert_eq!(answer["endpoints"], json!(["www.googleapis.com:8080"]));
     let shares = json!([{"cluster": null, "weight": 1}, {"cluster": "outbound|80||www.googleapis.com", "weight": 3}]);
     assert_eq!(answer["destinations"], shares);
+}
+
+#[test]
+fn the_shares_of_both_hops_are_named() {
+    const HOPS: &str = "---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: egress}
+spec:
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [www.googleapis.com]}
+  - {port: {number: 443, name: tls, protocol: TLS}, hosts: [www.googleapis.com], tls: {mode: PASSTHROUGH}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hops}
+spec:
+  hosts: [www.googleapis.com]
+  gateways: [mesh, egress]
+  http:
+  - match: [{gateways: [mesh]}]
+    route: [{destination: {host: istio-egressgateway}, weight: 9}, {destination: {host: www.googleapis.com}, weight: 1}]
+  - match: [{gateways: [egress]}]
+    route: [{destination: {host: nowhere.example}, weight: 1}, {destination: {host: www.googleapis.com}, weight: 3}]
+  tls:
+  - match: [{gateways: [mesh], port: 443, sniHosts: [www.googleapis.com]}]
+    route: [{destination: {host: istio-egressgateway}, weight: 9}, {destination: {host: www.googleapis.com}, weight: 1}]
+  - match: [{gateways: [egress], port: 443, sniHosts: [www.googleapis.com]}]
+    route: [{destination: {host: nowhere.example}, weight: 1}, {destination: {host: www.googleapis.com}, weight: 3}]
+";
+    let entries = [resources::http_entry("a", GOOGLEAPIS, 8080), resources::tls_entry("b", GOOGLEAPIS, 8443)];
+    for (url, port) in [("http://www.googleapis.com", 80), ("https://www.googleapis.com", 443)] {
+        let (code, answer) = explain(&[entries.concat(), HOPS.to_owned()].concat(), &[url]);
+        let cluster = format!("outbound|{port}||www.googleapis.com");
+        assert_eq!((code, &answer["cluster"]), (0, &json!(cluster)), "{answer}");
+        let entrances = json!([{"cluster": format!("Gateway|{port}"), "weight": 9}, {"cluster": cluster, "weight": 1}]);
+        assert_eq!(answer["entrances"], entrances);
+        let shares = json!([{"cluster": null, "weight": 1}, {"cluster": cluster, "weight": 3}]);
+        assert_eq!(answer["destinations"], shares);
+    }
 }
 
 #[test]

@@ -357,11 +357,13 @@ pub struct Entered<'s> {
     pub verdict: HttpVerdict<'s>,
     /// What led to the Gateway, if one was entered: its timeout bounds the request too.
     pub before: Option<&'s Forward>,
+    /// What chooses among the destinations of the last hop, for [`onward`].
+    pub ticket: u32,
 }
 
 /// Follows a route that leads to this node's own Gateways: the request is decided anew, as one that arrives there.
 /// Policies have been asked, of the client's own request. Every other verdict stays as it is. `ticket` chooses among
-/// weighted destinations, and must be the one that [`onward`] gets.
+/// weighted destinations.
 ///
 /// # Errors
 /// [`Failure::NoRoute`], which is a gateway's answer to what it does not know.
@@ -372,31 +374,39 @@ pub fn enter<'s>(
     facts: &impl RequestFacts,
     ticket: u32,
 ) -> Result<Entered<'s>, Failure> {
-    let HttpVerdict::Forward(_, _, forward) = verdict else { return Ok(Entered { verdict, before: None }) };
+    let HttpVerdict::Forward(_, _, forward) = verdict else { return Ok(Entered { verdict, before: None, ticket }) };
     let Destination::Gateway(port) = forward.clusters.pick(ticket) else {
-        return Ok(Entered { verdict, before: None });
+        return Ok(Entered { verdict, before: None, ticket });
     };
     let admitted = host.and_then(|name| snapshot.routes.gateway_http(port, name)).ok_or(Failure::NoRoute)?;
-    Ok(Entered { verdict: routed(admitted, facts)?, before: Some(forward) })
+    Ok(Entered { verdict: routed(admitted, facts)?, before: Some(forward), ticket: next_ticket(ticket) })
 }
 
-/// The cluster for a TLS client that `route` has taken over, through a Gateway if it leads there.
+/// The route of the last hop for a TLS client that `route` has taken over, which may lead to a Gateway, and the ticket
+/// that chooses among its destinations.
 ///
 /// # Errors
-/// [`Failure::NoCluster`]; [`Failure::NoRoute`] from a Gateway.
-pub fn tls_onward<'s>(
+/// [`Failure::NoRoute`] from a Gateway.
+pub fn tls_enter<'s>(
     snapshot: &'s Snapshot,
     name: &HostName,
-    route: &Weighted,
+    route: &'s Weighted,
     ticket: u32,
-) -> Result<&'s Cluster, Failure> {
-    match route.pick(ticket) {
-        Destination::Gateway(port) => {
-            let admitted = snapshot.routes.gateway_tls(port, name).ok_or(Failure::NoRoute)?;
-            cluster(snapshot, admitted.route.as_ref().ok_or(Failure::NoRoute)?.pick(ticket))
-        }
-        destination @ (Destination::Cluster(_) | Destination::Missing) => cluster(snapshot, destination),
-    }
+) -> Result<(&'s Weighted, u32), Failure> {
+    let Destination::Gateway(port) = route.pick(ticket) else { return Ok((route, ticket)) };
+    let admitted = snapshot.routes.gateway_tls(port, name).ok_or(Failure::NoRoute)?;
+    Ok((admitted.route.as_ref().ok_or(Failure::NoRoute)?, next_ticket(ticket)))
+}
+
+/// A ticket that says nothing of the one it is made from: the shares of the second hop are those of all that arrive
+/// there, whatever the share of the first hop that led them there.
+///
+/// The finalizer of MurmurHash3 maps `u32` onto itself, so an even distribution stays one. Moving bits around would
+/// not do: what is left by a division by 3 or 5 survives a rotation by 16.
+fn next_ticket(mut ticket: u32) -> u32 {
+    ticket = (ticket ^ (ticket >> 16)).wrapping_mul(0x85eb_ca6b);
+    ticket = (ticket ^ (ticket >> 13)).wrapping_mul(0xc2b2_ae35);
+    ticket ^ (ticket >> 16)
 }
 
 fn routed<'s>(host: &'s VirtualHost, facts: &impl RequestFacts) -> Result<HttpVerdict<'s>, Failure> {

@@ -172,7 +172,10 @@ async fn reach(
     }
     let ticket = context.balancer.random();
     let cluster = match (route, name, story.by) {
-        (Some(route), Some(name), By::ServerName) => decide::tls_onward(snapshot, name, route, ticket)?,
+        (Some(route), Some(name), By::ServerName) => {
+            let (route, ticket) = decide::tls_enter(snapshot, name, route, ticket)?;
+            decide::cluster(snapshot, route.pick(ticket))?
+        }
         (Some(route), _, _) => decide::cluster(snapshot, route.pick(ticket))?,
         (None, _, _) => {
             anywhere = decide::passthrough_cluster(source, snapshot);

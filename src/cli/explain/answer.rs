@@ -26,6 +26,8 @@ pub(super) struct Answer {
     pub(super) objects: Vec<Object>,
     /// Every destination with its share, where the route has several; `cluster` is then the first of them.
     pub(super) destinations: Option<Vec<Share>>,
+    /// The same of the route that leads to the Gateway whose route this is. Each hop draws its own lot.
+    pub(super) entrances: Option<Vec<Share>>,
     /// What the cluster's DestinationRule bounds.
     pub(super) traffic: Option<Vec<String>>,
     /// Where a redirect sends the client.
@@ -119,9 +121,11 @@ impl fmt::Display for Answer {
         for note in self.notes.iter().flatten() {
             writeln!(formatter, "{:<10} {}", "note", note.replace(char::is_control, " "))?;
         }
-        for share in self.destinations.iter().flatten() {
-            let cluster = share.cluster.as_deref().unwrap_or("a destination that does not exist");
-            writeln!(formatter, "{:<10} {} to {cluster}", "weight", share.weight)?;
+        for (key, shares) in [("entrance", &self.entrances), ("weight", &self.destinations)] {
+            for share in shares.iter().flatten() {
+                let cluster = share.cluster.as_deref().unwrap_or("a destination that does not exist");
+                writeln!(formatter, "{key:<10} {} to {cluster}", share.weight)?;
+            }
         }
         for Object { kind, namespace, name, source } in &self.objects {
             writeln!(formatter, "{:<10} {kind} {namespace}/{name} ({source})", "object")?;

@@ -163,9 +163,16 @@ impl Explainer<'_> {
             Err(failure) => return self.refuse_tls(&failure, Some(&name), answer),
         };
         answer.destinations = self.shares(weighted);
-        match self.first(weighted, |ticket| decide::tls_onward(self.snapshot, &name, weighted, ticket)) {
-            Ok((destination, cluster)) => {
-                self.add_rules(self.add_gateway(destination, &name, &mut answer), &mut answer);
+        let onward = |ticket| {
+            let (last, _) = decide::tls_enter(self.snapshot, &name, weighted, ticket)?;
+            let (destination, cluster) =
+                self.first(last, |ticket| decide::cluster(self.snapshot, last.pick(ticket)))?;
+            Ok((last, destination, cluster))
+        };
+        match self.first(weighted, onward) {
+            Ok((entrance, (last, destination, cluster))) => {
+                self.add_gateway(entrance, &name, last, &mut answer);
+                self.add_rules(destination, &mut answer);
                 self.forward(cluster, &name, Some("PASSTHROUGH"), answer)
             }
             Err(failure) => self.refuse_tls(&failure, Some(&name), answer),
@@ -282,16 +289,19 @@ impl Explainer<'_> {
         ) = (destination, verdict)
         {
             answer.add_objects(&host.objects);
+            answer.entrances = self.shares(&forward.clusters);
         }
         Ok(verdict)
     }
 
-    /// The objects of the Gateway that a route for TLS leads to, and where that one leads.
-    fn add_gateway(&self, destination: Destination, name: &HostName, answer: &mut Answer) -> Destination {
-        let Destination::Gateway(port) = destination else { return destination };
-        let Some(host) = self.snapshot.routes.gateway_tls(port, name) else { return Destination::Missing };
-        answer.add_objects(&host.objects);
-        host.route.as_ref().map_or(Destination::Missing, |route| route.pick(0))
+    /// The objects of the Gateway that a route for TLS leads to, and the shares of its own route.
+    fn add_gateway(&self, entrance: Destination, name: &HostName, last: &Weighted, answer: &mut Answer) {
+        let Destination::Gateway(port) = entrance else { return };
+        if let Some(host) = self.snapshot.routes.gateway_tls(port, name) {
+            answer.add_objects(&host.objects);
+        }
+        answer.entrances = answer.destinations.take();
+        answer.destinations = self.shares(last);
     }
 
     fn forward_http(&self, facts: &Facts<'_>, matched: Matched<'_>, forward: &Forward, mut answer: Answer) -> Answer {

@@ -1,8 +1,10 @@
 //! Gateways: what is led to them, what they admit, and what their VirtualServices make of it.
 
 use super::*;
-use crate::route::decide;
+use crate::route::decide::{self, HttpVerdict};
+use crate::session::http::facts::Facts;
 use crate::snapshot::Snapshot;
+use crate::wire::http1::{HeadLimits, Parsed, parse_request};
 
 const OWN: &str = "istio-egressgateway.istio-system.svc.cluster.local";
 
@@ -217,6 +219,99 @@ fn tls_servers_take_the_names_that_their_virtual_services_route() {
     // Nobody's TLS goes through a server at which it would end.
     let loaded = with("ISTIO_MUTUAL");
     assert_eq!(route(tls(&loaded, 443, "a.com").expect("listed")), Destination::Missing);
+}
+
+/// Two destinations, of these shares.
+fn shares(first: (&str, u16, u32), second: (&str, u16, u32)) -> String {
+    let share = |(host, port, weight): (&str, u16, u32)| {
+        format!("{{destination: {{host: {host}, port: {{number: {port}}}}}, weight: {weight}}}")
+    };
+    format!("route: [{}, {}]", share(first), share(second))
+}
+
+/// How often each cluster is chosen, in thousandths, by tickets spread evenly over their range.
+fn chosen(choose: impl Fn(u32) -> String) -> std::collections::BTreeMap<String, u32> {
+    const DRAWN: u32 = 100_003;
+    let mut counts = std::collections::BTreeMap::new();
+    for draw in 0..DRAWN {
+        *counts.entry(choose(draw.wrapping_mul(0x9e37_79b1))).or_insert(0) += 1;
+    }
+    counts.into_iter().map(|(cluster, count)| (cluster, (count + DRAWN / 2_000) / (DRAWN / 1_000))).collect()
+}
+
+/// Of ten requests `first` go to the Gateway, which leads one in five of those to `b.com`, and the others to `a.com`;
+/// what does not go to the Gateway goes to `c.com`.
+fn assert_joint_shares(chosen: &std::collections::BTreeMap<String, u32>, first: u32, port: u16) {
+    let shares = [("a.com", first * 80), ("b.com", first * 20), ("c.com", 1_000 - first * 100)];
+    for (host, expected) in shares {
+        let found = chosen.get(&format!("outbound|{port}||{host}")).copied().unwrap_or(0);
+        assert!(found.abs_diff(expected) <= 5, "{found} of 1000 to {host}, not {expected}: {chosen:?}");
+    }
+}
+
+#[test]
+fn the_shares_of_both_hops_are_independent_for_tls() {
+    for first in [1, 5, 8] {
+        let away = shares((OWN, 443, first), ("c.com", 443, 10 - first));
+        let onward = shares(("a.com", 443, 80), ("b.com", 443, 20));
+        let rule = |place: &str, route: &str| {
+            format!("{{match: [{{gateways: [{place}], port: 443, sniHosts: [a.com]}}], {route}}}")
+        };
+        let rules = format!(
+            "{{hosts: [a.com], gateways: [mesh, egress], tls: [{}, {}]}}",
+            rule("mesh", &away),
+            rule("egress", &onward)
+        );
+        let entries: String = ["a", "b", "c"].map(|it| entry(it, &format!("{it}.com"), HTTPS, DNS)).concat();
+        let yaml = entries
+            + &gateway(&tls_server(443, "TLS", "PASSTHROUGH", "a.com"))
+            + &object("VirtualService", "r", &rules);
+        let Loaded { routes, settings, .. } = load(&yaml);
+        let snapshot = Snapshot { generation: 1, routes, settings };
+        let route = snapshot.routes.tls(443, &name("a.com")).and_then(|host| host.route.as_ref()).expect("routed");
+        let chosen = chosen(|ticket| {
+            let (last, ticket) = decide::tls_enter(&snapshot, &name("a.com"), route, ticket).expect("admitted");
+            decide::cluster(&snapshot, last.pick(ticket)).expect("a cluster").name.to_string()
+        });
+        assert_joint_shares(&chosen, first, 443);
+    }
+}
+
+#[test]
+fn the_shares_of_both_hops_are_independent_for_http() {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a.com\r\n\r\n";
+    let limits = HeadLimits { bytes: 1024, fields: 8 };
+    let Parsed::Complete(head) = parse_request(REQUEST, limits) else { panic!("a request") };
+    for first in [1, 5, 8] {
+        let way = format!("{{match: [{{gateways: [mesh]}}], {}}}", shares((OWN, 80, first), ("c.com", 80, 10 - first)));
+        let onward = format!("{{match: [{{gateways: [egress]}}], {}}}", shares(("a.com", 80, 80), ("b.com", 80, 20)));
+        let yaml = a_and_b() + &entry("c", "c.com", HTTP, DNS) + &gateway(&plain(80, "a.com"));
+        let Loaded { routes, settings, .. } = load(&(yaml + &self::routes("r", "a.com", &[way, onward])));
+        let snapshot = Snapshot { generation: 1, routes, settings };
+        let facts = Facts::new(&head, REQUEST, snapshot.settings.normalization).expect("a path");
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let source = decide::Source { address, port: 80, gateway: false, destination: None };
+        let host = name("a.com");
+        let verdict = decide::http(&snapshot, source, Some(&host), &facts).expect("allowed");
+        let chosen = chosen(|ticket| {
+            let entered = decide::enter(&snapshot, verdict, Some(&host), &facts, ticket).expect("admitted");
+            let HttpVerdict::Forward(_, matched, forward) = entered.verdict else { panic!("not forwarded") };
+            let onward = decide::onward(&snapshot, &host, &facts, matched, forward, entered.ticket);
+            onward.expect("a cluster").cluster.name.to_string()
+        });
+        assert_joint_shares(&chosen, first, 80);
+    }
+}
+
+#[test]
+fn retries_on_the_way_to_a_gateway_are_warned_about_and_its_timeout_is_not() {
+    let with = |settings: &str| {
+        let way = way(80).replace("{match", &format!("{{{settings}, match"));
+        findings(&(a_and_b() + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[way, onward("", "a.com")])))
+    };
+    assert_eq!(with("retries: {attempts: 3, perTryTimeout: 2s}"), warning("PC0004", "spec.http[0].retries"));
+    assert_eq!(with("retries: {attempts: 0}"), []);
+    assert_eq!(with("timeout: 3s"), []);
 }
 
 #[test]

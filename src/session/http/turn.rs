@@ -130,7 +130,7 @@ impl<'a> Turn<'a> {
         let next = match entered.verdict {
             HttpVerdict::Forward(host, _, route) => {
                 self.story.service = Some(&host.host);
-                let plan = Plan::new(snapshot, self.client, &facts, matched, route, ticket)?;
+                let plan = Plan::new(snapshot, self.client, &facts, matched, route, entered.ticket)?;
                 let mut plan = plan.within(entered.before);
                 plan.marks = marks.map(|marks| Box::new(marked(&plan.edits.response, Some(marks)).into_owned()));
                 Next::Forward(plan)

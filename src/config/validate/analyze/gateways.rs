@@ -143,6 +143,12 @@ fn carried(rule: &HttpRule, field: &str, registry: &Registry<'_>, scope: &mut Sc
         let message = format!("{part} is not supported on a route to a Gateway; write it on the Gateway's own route");
         scope.refuse(format!("{field}.{part}"), message);
     }
+    // No connection leads there that could fail or be made anew, and what comes back is the Gateway's last word.
+    if rule.retries.as_ref().is_some_and(|retries| retries.attempts != Some(0)) {
+        let message = "the way to a Gateway on this node cannot fail, and nothing is tried again there; \
+                       write retries on the Gateway's own route";
+        scope.warning(code::UNSUPPORTED, format!("{field}.retries"), message);
+    }
 }
 
 /// A destination that is a Gateway's own service.
