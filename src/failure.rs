@@ -44,6 +44,8 @@ pub enum Failure {
     RequestBodyTimeout,
     /// `CONNECT` on an ordinary listener.
     ConnectMethod,
+    /// The client speaks TLS where the gateway opens TLS for what clients say.
+    ClientSpeaksTls,
     /// The client closed or reset before its answer was complete.
     DownstreamClosed,
 
@@ -102,9 +104,11 @@ impl Failure {
             Self::NoCluster => "NC",
             Self::FaultAbort(_) => "FI",
             Self::AccessDenied(_) | Self::EchDenied | Self::ConnectMethod => "-",
-            Self::HelloMalformed(_) | Self::HelloTimeout | Self::RequestMalformed(_) | Self::RequestBodyMalformed => {
-                "DPE"
-            }
+            Self::HelloMalformed(_)
+            | Self::HelloTimeout
+            | Self::RequestMalformed(_)
+            | Self::RequestBodyMalformed
+            | Self::ClientSpeaksTls => "DPE",
             Self::RequestHeadTimeout | Self::RequestBodyTimeout | Self::UpstreamTimeout | Self::IdleTimeout => "SI",
             Self::DownstreamClosed => "DC",
             Self::ConnectFailed | Self::ConnectTimeout | Self::HandshakeFailed => "UF",
@@ -155,6 +159,7 @@ impl Failure {
             | Self::NotCaptured
             | Self::HelloMalformed(_)
             | Self::HelloTimeout
+            | Self::ClientSpeaksTls
             | Self::DownstreamClosed
             | Self::UpstreamTruncated
             | Self::IdleTimeout
@@ -170,9 +175,12 @@ impl Failure {
             Self::NotListed | Self::NoServerName | Self::NoRoute | Self::NoCluster => Some(Alert::UnrecognizedName),
             Self::AccessDenied(_) | Self::EchDenied => Some(Alert::AccessDenied),
             Self::HelloMalformed(reject) => reject.alert(),
-            Self::NotResolved | Self::AddressClosed | Self::NoHealthyUpstream | Self::Overload | Self::Internal => {
-                Some(Alert::InternalError)
-            }
+            Self::NotResolved
+            | Self::AddressClosed
+            | Self::NoHealthyUpstream
+            | Self::ClientSpeaksTls
+            | Self::Overload
+            | Self::Internal => Some(Alert::InternalError),
             Self::HelloTimeout
             | Self::NotCaptured
             | Self::RequestMalformed(_)
@@ -219,6 +227,7 @@ impl Failure {
             Self::RequestBodyMalformed => "http1.codec_error",
             Self::RequestBodyTimeout => "request_body_timeout",
             Self::ConnectMethod => "connect_not_enabled",
+            Self::ClientSpeaksTls => "client_speaks_tls",
             Self::DownstreamClosed => "downstream_remote_disconnect",
             Self::NotResolved => "dns_resolution_failure",
             Self::AddressClosed => "address_not_allowed",

@@ -183,6 +183,31 @@ fn captured_connections_are_explained_by_their_address() {
 }
 
 #[test]
+fn tls_around_tcp_is_explained() {
+    const RULED: &str = "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db}
+spec:
+  hosts: [db.example]
+  addresses: [198.51.100.7]
+  ports: [{number: 5432, name: tcp, protocol: TCP}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db}
+spec: {host: db.example, trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}}
+";
+    let (code, answer) = explain(RULED, &["tcp://198.51.100.7:5432"]);
+    assert_eq!((code, &answer["tls"], &answer["sni"]), (0, &json!("SIMPLE"), &json!("db.example")), "{answer}");
+    assert_eq!(kinds(&answer), ["ServiceEntry", "DestinationRule"]);
+    let (code, answer) =
+        explain(&RULED.replace("db.example", "'*.db.example'").replace("DNS", "NONE"), &["tcp://198.51.100.7:5432"]);
+    assert_eq!((code, &answer["responseFlags"]), (1, &json!("UH")), "{answer}");
+}
+
+#[test]
 fn several_destinations_are_all_named() {
     let routes = resources::virtual_service(
         "split",

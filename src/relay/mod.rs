@@ -37,6 +37,8 @@ pub enum End {
     Upstream(io::Error),
     /// Nothing moved for the idle timeout.
     Idle,
+    /// The client speaks TLS itself, which was not to be encrypted a second time.
+    Refused,
 }
 
 /// What a relay works with.

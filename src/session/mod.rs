@@ -11,6 +11,7 @@ mod client;
 mod context;
 pub(crate) mod http;
 mod peek;
+mod sealed;
 mod transport;
 pub(crate) mod tunnel;
 

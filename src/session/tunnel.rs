@@ -1,15 +1,17 @@
-//! Sessions whose bytes are relayed untouched: TLS, of which the gateway reads the server name, and TCP.
+//! Sessions whose bytes are relayed as they are: TLS, of which the gateway reads the server name, and TCP, which a
+//! DestinationRule may put into TLS.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 use crate::net::{Socket, wall_time, within};
 use crate::relay::{self, End, Transferred};
-use crate::route::cluster::{Cluster, Weighted};
+use crate::route::cluster::{Cluster, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::snapshot::{Ech, Snapshot};
@@ -17,12 +19,15 @@ use crate::telemetry::metrics::Spoken;
 use crate::telemetry::record::Record;
 use crate::upstream::account::{Lease, Overflow};
 use crate::upstream::balance::{Candidates, NoCandidate, Wanted};
+use crate::upstream::connection::Connection;
 use crate::upstream::dial;
 use crate::upstream::outlier::Outcome;
 use crate::wire::client_hello::ClientHello;
 
 use super::context::Denied;
 use super::http::facts::Facts;
+use super::http::originate;
+use super::sealed::{self, Early, is_hello};
 use super::{Client, Context};
 
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
@@ -50,6 +55,8 @@ struct Story {
     /// Whether it was reached: then the stream is the upstream's, and no alert of ours may enter it.
     reached: bool,
     transport_failure: Option<Box<str>>,
+    /// Whether what the client says is inside TLS that we opened.
+    originated_tls: bool,
     transferred: Transferred,
 }
 
@@ -68,18 +75,23 @@ pub(super) fn serve(
     async move {
         let (mut story, opened) = opening.await;
         let result = match (opened, client.transport.socket()) {
-            (Ok(Tunnel { upstream, idle, lease }), Some(downstream)) => {
+            (Ok(Tunnel { upstream, sealed: None, idle, lease }), Some(downstream)) => {
                 let relay = relay::relay(downstream, &upstream, context.tools(), &story.transferred, idle);
-                let end = match lease.as_ref().and_then(|lease| lease.time_left()) {
+                let end = match time_left(&lease) {
                     None => Some(relay.await),
                     Some(left) => Box::pin(within(left, relay)).await,
                 };
                 drop(lease);
                 story.judge(end, &context, &client, &upstream)
             }
+            (Ok(Tunnel { upstream, sealed: Some(sealed), idle, lease }), _) => {
+                let end = Box::pin(carry(&context, &client, sealed, &story.transferred, idle, time_left(&lease))).await;
+                drop(lease);
+                story.judge(end, &context, &client, &upstream)
+            }
             (Err(failure), _) => Err(failure),
             // Only whoever has a connection to himself is passed through.
-            (Ok(_), None) => Err(Failure::Internal),
+            (Ok(Tunnel { sealed: None, .. }), None) => Err(Failure::Internal),
         };
         if let Some(lingering) = story.finish(&context, &client, result) {
             lingering.await;
@@ -105,9 +117,33 @@ pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
 /// A connection that has got the hello, and how long it may be silent.
 struct Tunnel {
     upstream: Rc<Socket>,
+    /// The TLS that we have opened over it, and what is to be said in it first.
+    sealed: Option<Box<(Connection, Early)>>,
     idle: Duration,
     /// Its place in the account of a bounded cluster.
     lease: Option<Box<Lease>>,
+}
+
+/// How long the connection may last.
+fn time_left(lease: &Option<Box<Lease>>) -> Option<Duration> {
+    lease.as_ref().and_then(|lease| lease.time_left())
+}
+
+/// Relays through TLS that we opened; `None`: it has lasted for as long as it may.
+async fn carry(
+    context: &Context,
+    client: &Client,
+    sealed: Box<(Connection, Early)>,
+    transferred: &Transferred,
+    idle: Duration,
+    time_left: Option<Duration>,
+) -> Option<End> {
+    let (connection, early) = *sealed;
+    let relay = sealed::relay(&client.transport, connection, early, &context.scratch, transferred, idle);
+    match time_left {
+        None => Some(relay.await),
+        Some(left) => within(left, relay).await,
+    }
 }
 
 async fn open(
@@ -139,25 +175,46 @@ async fn connect(
         name = hello.server_name;
     }
     let snapshot = context.snapshot();
-    let (upstream, lease) = reach(context, &snapshot, client, name.as_ref(), story).await?;
-    let upstream = Rc::new(upstream);
-    client.set_upstream(Some(Rc::clone(&upstream)));
+    let (reached, lease) = reach(context, &snapshot, client, (name.as_ref(), &bytes), story).await?;
     let idle = lease.as_ref().and_then(|lease| lease.tunnel_idle());
     let idle = idle.unwrap_or(snapshot.settings.limits.tunnel_idle_timeout);
-    let sent = within(idle, upstream.send_all(&bytes)).await.ok_or(Failure::IdleTimeout)?;
-    sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
-    story.transferred.upstream.set(bytes.len() as u64);
+    let (upstream, sealed) = match reached {
+        Reached::Open(socket) => (Rc::new(socket), None),
+        Reached::Sealed(connection) => (connection.socket.share(), Some(connection)),
+    };
+    client.set_upstream(Some(Rc::clone(&upstream)));
+    let sealed = match sealed {
+        Some(connection) => {
+            // What has been read so far is not TLS; without any of it, the next read shows.
+            let early = Early { refuses_tls: bytes.is_empty(), up: bytes, down: Vec::new() };
+            Some(Box::new((connection, early)))
+        }
+        None => {
+            let sent = within(idle, upstream.send_all(&bytes)).await.ok_or(Failure::IdleTimeout)?;
+            sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
+            story.transferred.upstream.set(bytes.len() as u64);
+            None
+        }
+    };
     story.upstream.inspect(|address| context.balancer.began(*address));
-    Ok(Tunnel { upstream, idle, lease })
+    Ok(Tunnel { upstream, sealed, idle, lease })
+}
+
+/// A connection to the upstream.
+enum Reached {
+    /// As it is.
+    Open(Socket),
+    /// Inside TLS that we opened.
+    Sealed(Connection),
 }
 
 async fn reach(
     context: &Context,
     snapshot: &Snapshot,
     client: &Client,
-    name: Option<&HostName>,
+    (name, bytes): (Option<&HostName>, &[u8]),
     story: &mut Story,
-) -> Result<(Socket, Option<Box<Lease>>), Failure> {
+) -> Result<(Reached, Option<Box<Lease>>), Failure> {
     let anywhere;
     let source = client.source();
     let audit = |rule: String| context.count_audit(&rule);
@@ -184,9 +241,14 @@ async fn reach(
     };
     story.cluster = Some(cluster.name.clone());
     story.service = Some(cluster.service.clone());
-    if cluster.tls.is_some() {
-        return Err(story.transport(Failure::NoHealthyUpstream, "TLS is originated for HTTP only"));
-    }
+    let origination = match &cluster.tls {
+        None => None,
+        Some(_) if is_hello(bytes) => return Err(story.transport(Failure::ClientSpeaksTls, ENCRYPTED_TWICE)),
+        Some(tls) => {
+            let origination = origination(tls);
+            Some(origination.map_err(|reason| story.transport(Failure::NoHealthyUpstream, reason))?)
+        }
+    };
     let account = context.accounts.of(cluster);
     let lease = match &account {
         Some(account) => match account.lease() {
@@ -207,21 +269,52 @@ async fn reach(
     let ends = dial::Client { source: client.peer, destination: client.local };
     for address in candidates {
         story.upstream = Some(address);
-        match dial::reach(cluster, address, ends).await {
-            Ok(socket) => {
+        match make(context, cluster, address, ends, origination).await {
+            Ok(reached) => {
                 account.inspect(|account| account.report(address, Outcome::Connected));
                 story.reached = true;
-                return Ok((socket, lease));
+                story.originated_tls = matches!(reached, Reached::Sealed(_));
+                return Ok((reached, lease));
             }
-            Err(error) => {
-                let outcome =
-                    if error.failure == Failure::ConnectTimeout { Outcome::TimedOut } else { Outcome::Failed };
+            Err((error, reason)) => {
+                let outcome = if error == Failure::ConnectTimeout { Outcome::TimedOut } else { Outcome::Failed };
                 account.as_ref().inspect(|account| account.report(address, outcome));
-                failure = story.transport(error.failure, &error.reason);
+                failure = story.transport(error, &reason);
             }
         }
     }
     Err(failure)
+}
+
+/// What the log says of clients that are not put into TLS since they speak it.
+const ENCRYPTED_TWICE: &str = "the client speaks TLS itself, and a DestinationRule asks for TLS around it";
+
+/// How TLS is opened, and for which name.
+type Origination<'s> = (&'s Arc<TlsProfile>, &'s HostName);
+
+/// What a cluster asks for; or why that cannot be done.
+fn origination(tls: &UpstreamTls) -> Result<Origination<'_>, &str> {
+    let profile = tls.profile.as_ref().map_err(|reason| &**reason)?;
+    // Without a name nothing could be verified; the configuration gives one to every cluster for TCP.
+    tls.sni.as_ref().map(|name| (profile, name)).ok_or("TLS without a name")
+}
+
+/// A connection to one address, inside TLS if that is asked for.
+async fn make(
+    context: &Context,
+    cluster: &Cluster,
+    address: SocketAddr,
+    ends: dial::Client,
+    origination: Option<Origination<'_>>,
+) -> Result<Reached, (Failure, String)> {
+    let socket = dial::reach(cluster, address, ends).await.map_err(|error| (error.failure, error.reason))?;
+    if origination.is_none() {
+        return Ok(Reached::Open(socket));
+    }
+    let session = originate(context, &socket, origination).await;
+    let session = session.map_err(|reason| (Failure::HandshakeFailed, reason))?;
+    let connection = Connection::new(socket, address, session);
+    connection.map(Reached::Sealed).map_err(|error| (Failure::ConnectFailed, error.to_string()))
 }
 
 /// The route; `None`: no resource names the destination, and the operator allows any.
@@ -280,6 +373,7 @@ impl Story {
             upstream: None,
             reached: false,
             transport_failure: None,
+            originated_tls: false,
             transferred: Transferred::default(),
         }
     }
@@ -297,6 +391,7 @@ impl Story {
             None => Err(Failure::DurationTimeout),
             Some(End::Finished) => Ok(()),
             Some(End::Idle) => Err(Failure::IdleTimeout),
+            Some(End::Refused) => Err(self.transport(Failure::ClientSpeaksTls, ENCRYPTED_TWICE)),
             Some(End::Downstream(_)) => {
                 upstream.reset_on_close();
                 Err(Failure::DownstreamClosed)
@@ -356,7 +451,7 @@ impl Story {
             downstream_remote: client.peer,
             server_name,
             route: None,
-            originated_tls: false,
+            originated_tls: self.originated_tls,
         };
         let address = match self.by {
             By::Address => client.local.ip().to_string(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::bootstrap::Bootstrap;
 use crate::failure::Failure;
 use crate::route::authorization::Session;
-use crate::route::cluster::{Cluster, Destination, Endpoints, UpstreamTls, Weighted};
+use crate::route::cluster::{Cluster, Destination, Endpoints, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::route::http::{CorsVerdict, Forward, Matched};
@@ -21,6 +21,11 @@ use super::answer::{Answer, Share, Verdict};
 use super::notes;
 use super::question::Question;
 use super::traffic;
+
+/// Istio's word for TLS that the gateway opens.
+fn mode(profile: &TlsProfile) -> &'static str {
+    if profile.identity.is_some() { "MUTUAL" } else { "SIMPLE" }
+}
 
 /// What an answer is looked up in.
 #[derive(Clone, Copy, Debug)]
@@ -95,11 +100,20 @@ impl Explainer<'_> {
     fn forward_tcp(&self, cluster: &Cluster, source: Source, answer: Answer) -> Answer {
         let traffic = cluster.traffic.as_deref().map(traffic::words);
         let mut answer = Answer { cluster: Some(cluster.name.to_string()), traffic, ..answer };
-        if cluster.tls.is_some() {
-            answer = self.refuse_tcp(&Failure::NoHealthyUpstream, source, answer);
-            answer.hint = Some("TLS is originated for HTTP only".to_owned());
-            return answer;
-        }
+        let tls = match &cluster.tls {
+            None => "PASSTHROUGH",
+            Some(UpstreamTls { sni, profile }) => match profile {
+                Ok(profile) => {
+                    answer.sni = sni.as_ref().map(ToString::to_string);
+                    mode(profile)
+                }
+                Err(reason) => {
+                    answer = self.refuse_tcp(&Failure::NoHealthyUpstream, source, answer);
+                    answer.hint = Some(reason.to_string());
+                    return answer;
+                }
+            },
+        };
         let endpoints = match decide::original(self.snapshot, cluster, source) {
             Ok(Some(address)) => vec![address.to_string()],
             Ok(None) => self.endpoints(cluster, None),
@@ -113,7 +127,7 @@ impl Explainer<'_> {
             return self.refuse_tcp(&Failure::NoHealthyUpstream, source, answer);
         }
         let (verdict, reason) = (Verdict::Allow, "via_upstream".to_owned());
-        Answer { verdict, reason, tls: Some("PASSTHROUGH"), endpoints: Some(endpoints), ..answer }
+        Answer { verdict, reason, tls: Some(tls), endpoints: Some(endpoints), ..answer }
     }
 
     fn refuse_tcp(&self, failure: &Failure, source: Source, mut answer: Answer) -> Answer {
@@ -328,8 +342,7 @@ impl Explainer<'_> {
             return self.forward(cluster, requested, Some("NONE"), answer);
         };
         let mode = match profile {
-            Ok(profile) if profile.identity.is_some() => "MUTUAL",
-            Ok(_) => "SIMPLE",
+            Ok(profile) => mode(profile),
             Err(reason) => {
                 answer.cluster = Some(cluster.name.to_string());
                 let mut answer = self.refuse_http(&Failure::NoHealthyUpstream, None, answer);

@@ -13,7 +13,7 @@ use crate::config::finding::{Report, code};
 use crate::config::identity::{Generation, PoolKey};
 use crate::config::istio::destination_rule::{ClientTls, LoadBalancer, SimpleBalance, TlsMode};
 use crate::config::istio::gateway::ServerTlsMode;
-use crate::config::istio::service_entry::{Protocol, Resolution, WorkloadEntry};
+use crate::config::istio::service_entry::{Resolution, WorkloadEntry};
 use crate::config::istio::virtual_service::RouteDestination;
 use crate::config::istio::{Objects, Scope};
 use crate::config::registry::{Place, Policy, Registry, ServiceId, ServicePortEntry, Takes, TlsSource};
@@ -173,16 +173,10 @@ impl<'a, 'g> Clusters<'a, 'g> {
         let service = self.registry.services.service(key.service);
         let endpoints = self.endpoints(key, port);
         let tls = match (key.client, &policy.tls) {
-            (Client::Plain | Client::Tcp, Some(source)) => self.upstream_tls(source, port),
+            (Client::Plain, Some(source)) => self.upstream_tls(source, port),
+            (Client::Tcp, Some(source)) => self.tcp_tls(source, port, service.name()),
             (Client::Plain | Client::Tcp, None) | (Client::Tls, _) => None,
         };
-        if let (Client::Tcp, Protocol::Tcp, Some(_), Some(source)) = (key.client, port.protocol, &tls, &policy.tls) {
-            let message = format!(
-                "TLS is originated for HTTP only: TCP sessions to port {} of {} are closed with UH",
-                port.number, service.host
-            );
-            Scope::new(source.origin, self.report).warning(code::UNSUPPORTED, source.field.as_str(), message);
-        }
         let tls_key = tls.as_ref().map(|tls| (tls.sni.as_ref(), tls.profile.as_ref().ok().map(|profile| profile.id)));
         let name = format!("outbound|{}|{}|{}", port.number, key.subset.unwrap_or_default(), service.host);
         let traffic = super::traffic::traffic(policy, key.client != Client::Plain, || self.generation.account(&name));
@@ -249,6 +243,26 @@ impl<'a, 'g> Clusters<'a, 'g> {
             (Resolution::None | Resolution::DynamicDns | Resolution::Dns, name) => {
                 dns(&selected, name, is_labelled, port, Endpoints::Dns)
             }
+        }
+    }
+
+    /// TLS around TCP. A session says no name, so that of the service is sent and verified where no `sni` is set (Istio
+    /// would send none, and verify the chain alone).
+    fn tcp_tls(
+        &mut self,
+        source: &TlsSource<'a>,
+        port: &ServicePortEntry<'a>,
+        service: Option<&HostName>,
+    ) -> Option<UpstreamTls> {
+        let UpstreamTls { sni, profile } = self.upstream_tls(source, port)?;
+        match (sni.or_else(|| service.cloned()), profile) {
+            (None, Ok(_)) => {
+                let reason = "the service is a wildcard: nothing says which name a TCP session means, set sni";
+                let message = format!("{reason}; TCP sessions are closed with UH");
+                Scope::new(source.origin, self.report).warning(code::VERIFICATION, source.field.as_str(), message);
+                Some(UpstreamTls { sni: None, profile: Err(reason.into()) })
+            }
+            (sni, profile) => Some(UpstreamTls { sni, profile }),
         }
     }
 

@@ -192,3 +192,25 @@ fn tls_that_a_rule_asks_for_is_not_left_out_of_tcp() {
     assert!(cluster(&loaded, host.route.as_ref().expect("a route").pick(0)).tls.is_some());
     assert!(loaded.findings.iter().any(|finding| finding.code == "PC0004"), "{:?}", loaded.findings);
 }
+
+#[test]
+fn tls_around_tcp_has_the_name_of_the_rule_else_that_of_the_service() {
+    const TLS: &str = "{host: 'HOST', trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: trueREST}}}";
+    let with = |host: &str, rest: &str| {
+        let rule = TLS.replace("HOST", host).replace("REST", rest);
+        entry("db", host, TCP, "resolution: STATIC, endpoints: [{address: 192.0.2.1}]")
+            + &object("DestinationRule", "db", &rule)
+    };
+    let sni = |yaml: &str| {
+        let loaded = load(yaml);
+        let host = tcp(&loaded, 5432, None).expect("listed");
+        let tls = cluster(&loaded, host.route.as_ref().expect("a route").pick(0)).tls.clone().expect("TLS");
+        (tls.sni.map(|sni| sni.to_string()), tls.profile.is_ok())
+    };
+    assert_eq!(sni(&with("a.com", "")), (Some("a.com".to_owned()), true));
+    assert_eq!(sni(&with("a.com", ", sni: b.com")), (Some("b.com".to_owned()), true));
+    assert_eq!(sni(&with("*.a.com", ", sni: b.com")), (Some("b.com".to_owned()), true));
+    assert_eq!(sni(&with("*.a.com", "")), (None, false));
+    let told = findings(&with("*.a.com", ""));
+    assert!(told.contains(&(Severity::Warning, "PC0010", "spec.trafficPolicy.tls".to_owned())), "{told:?}");
+}

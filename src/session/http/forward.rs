@@ -28,7 +28,7 @@ use crate::wire::http1::{FieldEdits, Span};
 use super::exchange::{self, Broken};
 use super::facts::Facts;
 use super::turn::{Ending, Turn};
-use super::{After, Client};
+use super::{After, Client, Context};
 
 /// A wait between two attempts grows to so many times the first one, as Envoy's default.
 const BACK_OFF_GROWTH_MAX: u32 = 10;
@@ -439,7 +439,7 @@ async fn open(
         turn.story.upstream = Some(*address);
         let failure = match dial::reach(cluster, *address, client).await {
             Err(dialled) => turn.story.transport(dialled.failure, &dialled.reason),
-            Ok(socket) => match originate(turn, &socket, origination).await {
+            Ok(socket) => match originate(turn.context, &socket, origination).await {
                 Err(reason) => turn.story.transport(Failure::HandshakeFailed, &reason),
                 Ok(session) => match Connection::new(socket, *address, session) {
                     Ok(mut connection) => {
@@ -461,20 +461,20 @@ async fn open(
 }
 
 /// Opens TLS over a fresh connection and counts how it went; the error is the text for the log.
-async fn originate(
-    turn: &Turn<'_>,
+pub(in crate::session) async fn originate(
+    context: &Context,
     socket: &crate::net::Socket,
     origination: Option<(&Arc<TlsProfile>, &HostName)>,
 ) -> Result<Option<tls::TlsSession>, String> {
     let Some((profile, name)) = origination else { return Ok(None) };
-    let config = turn.context.tls.get(profile).map_err(|error| format!("TLS_error: {error}"))?;
+    let config = context.tls.get(profile).map_err(|error| format!("TLS_error: {error}"))?;
     let name = ServerName::try_from(name.as_str().to_owned()).map_err(|error| format!("TLS_error: {error}"))?;
     let result = match within(HANDSHAKE_TIMEOUT, tls::handshake(config, name, socket)).await {
         Some(Ok(session)) => Ok(session),
         Some(Err(error)) => Err(error.to_string()),
         None => Err(format!("TLS_error: no handshake within {HANDSHAKE_TIMEOUT:?}")),
     };
-    let mut counters = turn.context.counters.borrow_mut();
+    let mut counters = context.counters.borrow_mut();
     match &result {
         Ok(session) if session.is_resumed() => counters.handshakes_resumed += 1,
         Ok(_) => counters.handshakes_full += 1,

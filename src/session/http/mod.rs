@@ -20,6 +20,7 @@ use crate::net::within;
 
 use super::{Client, Context};
 
+pub(super) use forward::originate;
 use head::Inbound;
 use turn::Turn;
 use upgrade::Upgraded;

@@ -4,8 +4,6 @@
 //! sides have ended, one has failed, or nothing has moved for `tunnelIdleTimeout`. The upstream connection never comes
 //! back to the pool, and the request's one log line is written at the end.
 
-mod sealed;
-
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +14,7 @@ use crate::upstream::account::Passage;
 use crate::upstream::connection::Connection;
 use crate::wire::http1::RequestHead;
 
+use super::super::sealed::{self, Early};
 use super::head::Inbound;
 use super::story::{Names, Story};
 use super::turn::Turn;
@@ -86,8 +85,8 @@ async fn carry(
     let downstream = match client.transport.socket() {
         Some(socket) if !connection.is_tls() => socket,
         Some(_) | None => {
-            let scratch = &context.scratch;
-            return sealed::relay(&client.transport, connection, early, pending, scratch, moved, idle).await;
+            let early = Early { up: early, down: pending, refuses_tls: false };
+            return sealed::relay(&client.transport, connection, early, &context.scratch, moved, idle).await;
         }
     };
     let upstream = connection.socket.share();
@@ -126,7 +125,7 @@ fn judge(end: Option<End>, upstream: &Socket, story: &mut Story<'_>) -> (After, 
         None => (After::Close, Some(Failure::DurationTimeout)),
         Some(End::Finished) => (After::Close, None),
         Some(End::Idle) => (After::Close, Some(Failure::IdleTimeout)),
-        Some(End::Downstream(_)) => {
+        Some(End::Downstream(_) | End::Refused) => {
             upstream.reset_on_close();
             (After::Reset, Some(Failure::DownstreamClosed))
         }

@@ -1,5 +1,8 @@
 //! A tunnel of which a side is more than a socket, inside TLS that we opened for instance: each read goes through the
 //! worker's buffers, and a side that takes no more stops the other. At most one read's worth of bytes waits for each side.
+//!
+//! The end of one side is that of the other: the client's half-close becomes close_notify, and the upstream's
+//! close_notify a half-close. An upstream that ends without one is an error, so that nobody takes it for an end.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -27,13 +30,22 @@ struct Sealed<'a> {
     active: Cell<bool>,
 }
 
-/// Relays until both directions have ended, one has failed, or nothing has moved for `idle`. `early` is sent upstream
-/// first, `pending` downstream; the latter has been counted.
+/// What was there before the tunnel.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// For the upstream.
+    pub(super) up: Vec<u8>,
+    /// For the client; it has been counted.
+    pub(super) down: Vec<u8>,
+    /// Whether a client that begins to speak TLS now is refused: it would be encrypted twice.
+    pub(super) refuses_tls: bool,
+}
+
+/// Relays until both directions have ended, one has failed, or nothing has moved for `idle`.
 pub(super) async fn relay(
     downstream: &Transport,
     upstream: Connection,
-    early: Vec<u8>,
-    pending: Vec<u8>,
+    early: Early,
     scratch: &Scratch,
     moved: &Transferred,
     idle: Duration,
@@ -41,8 +53,8 @@ pub(super) async fn relay(
     let socket = upstream.socket.share();
     let active = Cell::new(true);
     let tunnel = Sealed { downstream, upstream: RefCell::new(upstream), socket, scratch, moved, active };
-    let mut up = pin!(tunnel.up(early));
-    let mut down = pin!(tunnel.down(pending));
+    let mut up = pin!(tunnel.up(early.up, early.refuses_tls));
+    let mut down = pin!(tunnel.down(early.down));
     let mut quiet = Quiet::new(idle);
     let (mut up_done, mut down_done) = (false, false);
     poll_fn(|context| {
@@ -68,7 +80,7 @@ pub(super) async fn relay(
 
 impl Sealed<'_> {
     /// From the client to the upstream.
-    async fn up(&self, early: Vec<u8>) -> Result<(), End> {
+    async fn up(&self, early: Vec<u8>, mut refuses_tls: bool) -> Result<(), End> {
         self.flush().await?;
         self.seal(&early)?;
         drop(early);
@@ -82,7 +94,11 @@ impl Sealed<'_> {
             self.flush().await?;
             let mut input = self.scratch.input.borrow_mut();
             match self.downstream.receive(&mut input).map_err(End::Downstream)? {
-                Received::Bytes(count) => self.seal(&input[..count])?,
+                Received::Bytes(count) if refuses_tls && is_hello(&input[..count]) => return Err(End::Refused),
+                Received::Bytes(count) => {
+                    refuses_tls = false;
+                    self.seal(&input[..count])?;
+                }
                 Received::Pending => {}
                 Received::End => break,
             }
@@ -121,7 +137,10 @@ impl Sealed<'_> {
             if self.upstream.borrow().has_ended() {
                 break;
             }
-            poll_fn(|context| self.upstream.borrow().socket.poll_readable(context)).await;
+            // What a server has said right behind its handshake is there already, and would wake nobody.
+            if round > 1 {
+                poll_fn(|context| self.upstream.borrow().socket.poll_readable(context)).await;
+            }
             if round % RELAY_ROUNDS_MAX == 0 {
                 self.downstream.give_way().await.map_err(End::Downstream)?;
             }
@@ -169,6 +188,12 @@ impl Sealed<'_> {
         moved.set(moved.get() + bytes as u64);
         self.active.set(self.active.get() || bytes > 0);
     }
+}
+
+/// Whether the first bytes of a client are those of a ClientHello (RFC 8446 sections 4 and 5.1). Few protocols begin so,
+/// and a hello that arrives in smaller pieces is only not noticed.
+pub(super) fn is_hello(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x16, 0x03, _, _, _, 0x01, ..])
 }
 
 fn upstream_end(error: ConnectionError) -> End {

@@ -1,0 +1,305 @@
+//! TLS around TCP: the client speaks a protocol of its own in the clear, as databases' clients do, and the gateway
+//! opens verified TLS around it.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use rustix::process::Signal;
+use support::certificates::Authority;
+use support::client;
+use support::gateway::{Builder, Gateway, Port};
+use support::pattern::{self, Checker, intact};
+use support::service;
+use support::stream::Stream;
+use support::upstream::{Seen, Upstream};
+
+const DB: &str = "db.example.com";
+
+/// TCP on port 9000 to `host`, whose server is on this machine, inside the TLS of these settings.
+fn resources(host: &str, target: u16, tls: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: db}}
+spec:
+  hosts: ['{host}']
+  ports: [{{number: 9000, name: tcp-db, protocol: TCP, targetPort: {target}}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: db}}
+spec:
+  host: '{host}'
+  trafficPolicy: {{tls: {{{tls}}}}}
+"
+    )
+}
+
+/// A gateway with a listener for service port 9000.
+struct Scene {
+    gateway: Gateway,
+    address: SocketAddr,
+    _port: Port,
+}
+
+impl Scene {
+    fn start(builder: Builder) -> Self {
+        let port = Port::reserve();
+        let address: SocketAddr = ([127, 0, 0, 1], port.number()).into();
+        let listener = format!("- {{name: db, bind: '{address}', servicePort: 9000}}\n");
+        Self { gateway: builder.extra_listener(&listener).start(), address, _port: port }
+    }
+
+    fn connect(&self) -> TcpStream {
+        client::connect(self.address)
+    }
+}
+
+/// An upstream with a good certificate, and a gateway that trusts it.
+fn before(service: impl Fn(&mut Stream, &Seen) -> std::io::Result<()> + Send + Sync + 'static) -> (Upstream, Builder) {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(DB), service);
+    let builder = Gateway::builder().trust(&authority).resources(resources(DB, upstream.port(), "mode: SIMPLE"));
+    (upstream, builder)
+}
+
+fn exchange(socket: &mut TcpStream, text: &str) {
+    socket.write_all(text.as_bytes()).expect("the tunnel is open");
+    let mut back = vec![0; text.len()];
+    socket.read_exact(&mut back).expect("the tunnel is open");
+    assert_eq!(back, text.as_bytes());
+}
+
+#[test]
+fn what_a_plain_client_says_arrives_inside_verified_tls() {
+    let (upstream, builder) = before(service::echo);
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    exchange(&mut socket, "\0\0\0\x08\x04\u{2}\x10/");
+    socket.shutdown(Shutdown::Write).expect("the tunnel is open");
+    assert_eq!(client::read_to_end(&mut socket), b"");
+    let counts = upstream.seen().counts();
+    assert_eq!((counts.server_names, counts.handshakes_full), (vec![DB.to_owned()], 1));
+    let line = scene.gateway.log().first();
+    assert_eq!((line.request.as_str(), line.flags.as_str()), ("- - -", "-"));
+    assert_eq!((line.bytes_received, line.bytes_sent), (8, 8), "those of the client, not those on the wire");
+    assert_eq!(line.upstream_cluster, format!("outbound|9000||{DB}"));
+}
+
+#[test]
+fn a_server_may_speak_first_right_behind_its_handshake() {
+    let (_upstream, builder) = before(|stream: &mut Stream, seen: &Seen| {
+        stream.write_all(b"220 ready\r\n")?;
+        stream.flush()?;
+        service::echo(stream, seen)
+    });
+    let scene = Scene::start(builder);
+    for _ in 0..5 {
+        let mut socket = scene.connect();
+        let mut greeting = [0; 11];
+        socket.read_exact(&mut greeting).expect("the server speaks first");
+        exchange(&mut socket, "EHLO");
+    }
+}
+
+#[test]
+fn the_name_of_the_rule_is_sent_before_that_of_the_service() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue("inner.example.com"), service::echo);
+    let yaml = resources(DB, upstream.port(), "mode: SIMPLE, sni: inner.example.com");
+    let scene = Scene::start(Gateway::builder().trust(&authority).resources(yaml));
+    exchange(&mut scene.connect(), "ping");
+    assert_eq!(upstream.seen().counts().server_names, ["inner.example.com"]);
+}
+
+#[test]
+fn an_upstream_that_is_not_the_service_hears_nothing() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue("other.example.com"), service::record);
+    let yaml = resources(DB, upstream.port(), "mode: SIMPLE");
+    let scene = Scene::start(Gateway::builder().trust(&authority).resources(yaml));
+    let mut socket = scene.connect();
+    socket.write_all(b"SECRET").expect("the connection is open");
+    assert_eq!(client::read_to_end(&mut socket), b"");
+    let line = scene.gateway.log().first();
+    assert_eq!(line.flags, "UF");
+    assert!(line.transport_failure.contains("TLS_error"), "{}", line.transport_failure);
+    assert_eq!(upstream.seen().counts().bytes_received, 0);
+}
+
+#[test]
+fn mutual_tls_presents_the_gateways_certificate() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let upstream = Upstream::tls_with(servers.issue(DB).server_for(&clients), service::echo);
+    let identity = clients.issue("client.example.com");
+    let builder = Gateway::builder()
+        .file("credentials/db/tls.crt", &identity.certificate_pem)
+        .file("credentials/db/tls.key", &identity.key_pem)
+        .file("credentials/db/ca.crt", servers.pem());
+    let yaml = resources(DB, upstream.port(), "mode: MUTUAL, credentialName: db");
+    exchange(&mut Scene::start(builder.resources(yaml)).connect(), "ping");
+}
+
+#[test]
+fn a_credential_that_is_missing_closes_sessions_unheard() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(DB), service::record);
+    let yaml = resources(DB, upstream.port(), "mode: MUTUAL, credentialName: nowhere");
+    let scene = Scene::start(Gateway::builder().trust(&authority).resources(yaml));
+    assert_eq!(client::read_to_end(&mut scene.connect()), b"");
+    assert_eq!(scene.gateway.log().first().flags, "UH");
+    assert_eq!(upstream.seen().counts().connections, 0);
+}
+
+#[test]
+fn a_client_that_finishes_first_is_answered() {
+    let (_upstream, builder) = before(service::verdict);
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    pattern::write(&mut socket, 300_000).expect("the tunnel is open");
+    socket.shutdown(Shutdown::Write).expect("the tunnel is open");
+    assert_eq!(client::read_to_end(&mut socket), intact(300_000).as_bytes());
+    let line = scene.gateway.log().first();
+    assert_eq!((line.bytes_received, line.flags.as_str()), (300_000, "-"));
+}
+
+#[test]
+fn a_server_that_finishes_first_is_heard_out_and_told_the_rest() {
+    let (upstream, builder) = before(service::send(300_000));
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    let mut checker = Checker::default();
+    checker.feed(&client::read_to_end(&mut socket));
+    assert_eq!(checker.verdict(), intact(300_000));
+    socket.write_all(b"goodbye").expect("this direction is open");
+    socket.shutdown(Shutdown::Write).expect("this direction is open");
+    upstream.seen().wait_for("the rest", |counts| counts.recorded == b"goodbye");
+    assert_eq!(scene.gateway.log().first().flags, "-");
+}
+
+#[test]
+fn an_upstream_that_ends_without_close_notify_is_no_clean_end() {
+    let (_upstream, builder) = before(|stream: &mut Stream, _: &Seen| {
+        stream.write_all(b"half an ans")?;
+        stream.flush()?;
+        stream.truncate()
+    });
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    let mut answer = Vec::new();
+    let error = socket.read_to_end(&mut answer).expect_err("a FIN without close_notify may be an attack");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let line = scene.gateway.log().first();
+    assert_eq!(line.flags, "UC");
+    assert!(line.transport_failure.contains("close_notify"), "{}", line.transport_failure);
+}
+
+#[test]
+fn a_client_that_vanishes_ends_the_session_on_both_sides() {
+    let (upstream, builder) = before(service::echo);
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    exchange(&mut socket, "ping");
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).expect("a TCP socket takes it");
+    drop(socket); // A reset.
+    assert_eq!(scene.gateway.log().first().flags, "DC");
+    upstream.seen().wait_for("the end of the connection", |counts| counts.ended == 1);
+}
+
+#[test]
+fn a_client_that_speaks_tls_itself_is_not_encrypted_twice() {
+    let (upstream, builder) = before(service::record);
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    socket.write_all(&client::hello(DB)).expect("the connection is open");
+    assert_eq!(client::read_to_end(&mut socket), b"");
+    let line = scene.gateway.log().first();
+    assert_eq!((line.flags.as_str(), line.termination.as_str()), ("DPE", "client_speaks_tls"));
+    upstream.seen().wait_for("the end of the connection", |counts| counts.ended == 1);
+    assert_eq!(upstream.seen().counts().bytes_received, 0);
+}
+
+/// A policy on server names has the first bytes looked at, before there is a connection.
+#[test]
+fn a_client_that_is_known_to_speak_tls_is_refused_before_anything_is_dialled() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(DB), service::record);
+    let policy = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: names}\nspec:\n  action: DENY\n  rules: [{when: [{key: connection.sni, values: [evil.example]}]}]\n";
+    let yaml = resources(DB, upstream.port(), "mode: SIMPLE") + policy;
+    let scene = Scene::start(Gateway::builder().trust(&authority).resources(yaml));
+    assert!(client::tls(scene.address, DB, &authority).is_err());
+    assert_eq!(scene.gateway.log().first().termination, "client_speaks_tls");
+    assert_eq!(upstream.seen().counts().connections, 0);
+}
+
+#[test]
+fn bulk_passes_intact_both_ways_through_bounded_memory() {
+    const BYTES: u64 = 16 * 1024 * 1024;
+    let (_upstream, builder) = before(service::echo);
+    let scene = Scene::start(builder);
+    let before = scene.gateway.peak_memory_kib();
+    let mut socket = scene.connect();
+    let mut writer = socket.try_clone().expect("a second handle");
+    let sender = std::thread::spawn(move || {
+        pattern::write(&mut writer, BYTES).expect("the tunnel is open");
+        writer.shutdown(Shutdown::Write).expect("the tunnel is open");
+    });
+    let mut checker = Checker::default();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match socket.read(&mut buffer).expect("the tunnel is open") {
+            0 => break,
+            count => checker.feed(&buffer[..count]),
+        }
+    }
+    sender.join().expect("all is sent");
+    assert_eq!(checker.verdict(), intact(BYTES));
+    let grown = scene.gateway.peak_memory_kib() - before;
+    assert!(grown < 16 * 1024, "32 MiB took {grown} KiB of memory");
+    let line = scene.gateway.log().first();
+    assert_eq!((line.bytes_received, line.bytes_sent), (BYTES, BYTES));
+}
+
+#[test]
+fn a_session_in_which_nothing_moves_ends_with_the_idle_timeout() {
+    let (_upstream, builder) = before(service::echo);
+    let scene = Scene::start(builder.setting("limits: {tunnelIdleTimeout: 1s}\n"));
+    let mut socket = scene.connect();
+    exchange(&mut socket, "ping");
+    assert_eq!(client::read_to_end(&mut socket), b"");
+    let line = scene.gateway.log().first();
+    assert_eq!((line.flags.as_str(), line.termination.as_str()), ("SI", "idle_timeout"));
+}
+
+#[test]
+fn a_session_lasts_for_no_longer_than_its_rule_says() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(DB), service::echo);
+    let yaml = resources(DB, upstream.port(), "mode: SIMPLE")
+        .replace("trafficPolicy: {", "trafficPolicy: {connectionPool: {tcp: {maxConnectionDuration: 1s}}, ");
+    let scene = Scene::start(Gateway::builder().trust(&authority).resources(yaml));
+    let mut socket = scene.connect();
+    exchange(&mut socket, "ping");
+    assert_eq!(client::read_to_end(&mut socket), b"");
+    assert_eq!(scene.gateway.log().first().flags, "DT");
+}
+
+#[test]
+fn a_drain_waits_for_a_session_until_its_time_is_over() {
+    let (_upstream, builder) = before(service::echo);
+    let mut scene = Scene::start(builder.setting("drain: {timeout: 1s}\n"));
+    let mut socket = scene.connect();
+    exchange(&mut socket, "ping");
+    scene.gateway.signal(Signal::TERM);
+    scene.gateway.wait_for_diagnostic("drain");
+    exchange(&mut socket, "still here");
+    assert!(scene.gateway.wait_exit().success());
+    assert_eq!(scene.gateway.log().first().flags, "DT");
+}
