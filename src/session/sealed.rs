@@ -17,7 +17,7 @@ use crate::net::{Received, Scratch, Socket};
 use crate::relay::{End, Quiet, Transferred};
 use crate::upstream::connection::{Connection, ConnectionError, Intake};
 
-use super::super::super::Transport;
+use super::Transport;
 
 /// A tunnel under way.
 struct Sealed<'a> {
