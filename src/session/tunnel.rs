@@ -17,7 +17,7 @@ use crate::route::host::HostName;
 use crate::snapshot::{Ech, Snapshot};
 use crate::telemetry::metrics::Spoken;
 use crate::telemetry::record::Record;
-use crate::upstream::account::{Lease, Overflow};
+use crate::upstream::account::{Account, Lease, Overflow};
 use crate::upstream::balance::{Candidates, NoCandidate, Wanted};
 use crate::upstream::connection::Connection;
 use crate::upstream::dial;
@@ -250,16 +250,7 @@ async fn reach(
         }
     };
     let account = context.accounts.of(cluster);
-    let lease = match &account {
-        Some(account) => match account.lease() {
-            Some(lease) => Some(lease),
-            None => {
-                let overflow = account.overflow(Overflow::Connections).as_str();
-                return Err(story.transport(Failure::UpstreamOverflow, &format!("overflow: {overflow}")));
-            }
-        },
-        None => None,
-    };
+    let lease = account.as_ref().map(|account| place(account, story)).transpose()?;
     let hash = cluster.traffic.as_ref().and_then(|traffic| traffic.hash.as_ref());
     let key = hash.and_then(|hash| hash.key(source.address, None::<&Facts<'_>>));
     let wanted = Wanted { host: name, key, account: account.as_deref() };
@@ -284,6 +275,14 @@ async fn reach(
         }
     }
     Err(failure)
+}
+
+/// A place for the session where sessions are counted.
+fn place(account: &Rc<Account>, story: &mut Story) -> Result<Box<Lease>, Failure> {
+    account.lease().ok_or_else(|| {
+        let overflow = account.overflow(Overflow::Connections).as_str();
+        story.transport(Failure::UpstreamOverflow, &format!("overflow: {overflow}"))
+    })
 }
 
 /// What the log says of clients that are not put into TLS since they speak it.
