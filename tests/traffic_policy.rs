@@ -412,6 +412,58 @@ fn requests_of_one_key_go_to_one_endpoint() {
 }
 
 #[test]
+fn a_client_without_the_cookie_is_given_one_that_leads_to_the_same_endpoint() {
+    let upstreams: Vec<Upstream> = (0..3).map(|_| Upstream::plain(service::http)).collect();
+    let endpoints: Vec<(u16, u32)> = upstreams.iter().map(|upstream| (upstream.port(), 1)).collect();
+    let cookie = "httpCookie: {name: seat, path: /bytes, ttl: 90s}";
+    let policy = format!("{{loadBalancer: {{consistentHash: {{{cookie}}}}}}}");
+    let gateway = Gateway::builder().resources(static_entry(80, "HTTP", &endpoints) + &rule(&policy)).start();
+    let mut client = gateway.client();
+    let counts = || -> Vec<usize> { upstreams.iter().map(|it| it.seen().counts().requests.len()).collect() };
+    let mut given = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let before = counts();
+        client.send(request("/bytes/1", "Cookie: other=1\r\n"));
+        let answer = client.response();
+        let set = answer.header("set-cookie").expect("a cookie").to_owned();
+        let (pair, rest) = set.split_once("; ").expect("attributes");
+        assert_eq!(rest, "Max-Age=90; Path=/bytes; HttpOnly");
+        let first: Vec<usize> = counts().iter().zip(&before).map(|(now, before)| now - before).collect();
+        let before = counts();
+        for _ in 0..3 {
+            client.send(request("/bytes/1", &format!("Cookie: other=1; {pair}\r\n")));
+            assert_eq!(client.response().header("set-cookie"), None, "the client has one");
+        }
+        let later: Vec<usize> = counts().iter().zip(&before).map(|(now, before)| now - before).collect();
+        assert_eq!(later, first.iter().map(|count| count * 3).collect::<Vec<_>>(), "{pair}");
+        given.insert(pair.to_owned());
+    }
+    assert_eq!(given.len(), 8, "each client has its own: {given:?}");
+}
+
+#[test]
+fn a_made_cookie_comes_beside_what_route_and_upstream_say() {
+    let upstream = Upstream::plain(service::http);
+    let yaml = static_entry(80, "HTTP", &[(upstream.port(), 1)])
+        + &rule("{loadBalancer: {consistentHash: {httpCookie: {name: seat, ttl: 0s}}}}")
+        + &resources::virtual_service(
+            "marked",
+            HOST,
+            &format!(
+                "  - headers: {{response: {{set: {{x-team: red}}}}}}\n    corsPolicy: {{allowOrigins: [{{exact: 'https://a.example'}}]}}\n    route: [{{destination: {{host: {HOST}}}}}]\n"
+            ),
+        );
+    let gateway = Gateway::builder().resources(yaml).start();
+    let mut client = gateway.client();
+    client.send(request("/bytes/1", "Origin: https://a.example\r\n"));
+    let answer = client.response();
+    let cookie = answer.header("set-cookie").expect("a cookie");
+    assert!(cookie.starts_with("seat=\"") && cookie.ends_with("\"; HttpOnly"), "{cookie}");
+    assert_eq!(answer.header("x-team"), Some("red"));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+}
+
+#[test]
 fn requests_of_many_keys_go_to_all_endpoints() {
     let requests: Vec<String> =
         (0..60).map(|number| request("/bytes/1", &format!("x-user: user-{number}\r\n"))).collect();

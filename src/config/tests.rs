@@ -488,10 +488,6 @@ fn what_cannot_be_enforced_is_refused_by_name() {
         ),
         (service(&format!("{route}, match: [{{sourceLabels: {{a: b}}}}]")), "spec.http[0].match[0].sourceLabels"),
         (rule("{tunnel: {protocol: POST, targetHost: a, targetPort: 1}}"), "spec.trafficPolicy.tunnel.protocol"),
-        (
-            rule("{loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 1s}}}}"),
-            "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl",
-        ),
         (policy("{action: CUSTOM, rules: [{}]}"), "spec.action"),
         (policy("{rules: [{from: [{source: {principals: [a]}}]}]}"), "spec.rules[0].from[0].source.principals"),
         (policy("{rules: [{from: [{source: {not_namespaces: [a]}}]}]}"), "spec.rules[0].from[0].source.notNamespaces"),

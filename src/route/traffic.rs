@@ -123,12 +123,21 @@ pub struct Outliers {
 pub enum HashBy {
     /// The value of a field, its name in lower case.
     Header(Box<str>),
-    /// The value of a cookie.
-    Cookie(Box<str>),
+    /// The value of a cookie, by its name; a client without it may be given one.
+    Cookie(Box<str>, Option<NewCookie>),
     /// The value of a parameter of the query.
     Query(Box<str>),
     /// The client's address.
     SourceIp,
+}
+
+/// What a cookie that is made here says of itself (`httpCookie.path`, `ttl`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NewCookie {
+    /// The paths that it is for; empty: left to the client.
+    pub path: Box<str>,
+    /// For how many seconds it is kept; 0: until the client's own session ends.
+    pub max_age: u64,
 }
 
 impl HashBy {
@@ -142,7 +151,7 @@ impl HashBy {
                 IpAddr::V6(address) => stable_hash(&address.octets()),
             }),
             Self::Header(name) => facts?.header(name).map(|value| stable_hash(value.as_bytes())),
-            Self::Cookie(name) => {
+            Self::Cookie(name, _) => {
                 let fields = facts?.header("cookie")?;
                 // Several fields arrive joined by commas; a cookie's value holds neither (RFC 6265 section 4.1.1).
                 let pairs = fields.split([';', ',']).filter_map(|pair| pair.trim().split_once('='));
@@ -155,6 +164,23 @@ impl HashBy {
                 values.next().map(|value| stable_hash(value.as_bytes()))
             }
         }
+    }
+
+    /// A cookie for a client that has none, as the value of a Set-Cookie field (RFC 6265 section 4.1.1), and the key that
+    /// it will bring. `lot` is any number: it says nothing of the client, whose cookie the upstream will see.
+    #[must_use]
+    pub fn new_cookie(&self, lot: impl FnOnce() -> u64) -> Option<(u64, String)> {
+        let Self::Cookie(name, Some(NewCookie { path, max_age })) = self else { return None };
+        let value = format!("{:016x}", lot());
+        let mut cookie = format!("{name}=\"{value}\"");
+        if *max_age > 0 {
+            cookie.push_str(&format!("; Max-Age={max_age}"));
+        }
+        if !path.is_empty() {
+            cookie.push_str(&format!("; Path={path}"));
+        }
+        cookie.push_str("; HttpOnly");
+        Some((stable_hash(value.as_bytes()), cookie))
     }
 }
 
@@ -220,10 +246,25 @@ mod tests {
         let x = Some(stable_hash(b"x"));
         assert_eq!(key(HashBy::Header("x-user".into())), x);
         assert_eq!(key(HashBy::Query("user".into())), x);
-        assert_eq!(key(HashBy::Cookie("session".into())), Some(stable_hash(b"abc")));
+        assert_eq!(key(HashBy::Cookie("session".into(), None)), Some(stable_hash(b"abc")));
         assert_eq!(key(HashBy::SourceIp), Some(stable_hash(&[192, 0, 2, 1])));
-        for absent in [HashBy::Header("x-other".into()), HashBy::Cookie("sess".into()), HashBy::Query("use".into())] {
+        for absent in
+            [HashBy::Header("x-other".into()), HashBy::Cookie("sess".into(), None), HashBy::Query("use".into())]
+        {
             assert_eq!(key(absent), None);
         }
+    }
+
+    #[test]
+    fn a_new_cookie_brings_the_key_that_chose_the_first_endpoint() {
+        let by = |path: &str, max_age| HashBy::Cookie("user".into(), Some(NewCookie { path: path.into(), max_age }));
+        let (key, cookie) = by("/books", 3600).new_cookie(|| 0xab).expect("one is made");
+        assert_eq!(cookie, "user=\"00000000000000ab\"; Max-Age=3600; Path=/books; HttpOnly");
+        let request = Request { headers: vec![("cookie", "user=\"00000000000000ab\"")], ..get("/") };
+        assert_eq!(by("", 0).key("192.0.2.1".parse().unwrap(), Some(&request)), Some(key));
+        // One of the client's session names no end.
+        assert_eq!(by("", 0).new_cookie(|| 1).expect("one is made").1, "user=\"0000000000000001\"; HttpOnly");
+        assert_eq!(HashBy::Cookie("user".into(), None).new_cookie(|| 1), None);
+        assert_eq!(HashBy::SourceIp.new_cookie(|| 1), None);
     }
 }

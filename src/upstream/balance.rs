@@ -70,6 +70,11 @@ impl Balancer {
         (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
     }
 
+    /// The same of 64 bits.
+    pub fn lot(&self) -> u64 {
+        u64::from(self.random()) << 32 | u64::from(self.random())
+    }
+
     /// Chooses among the endpoints of `cluster`, after resolving and judging every address.
     ///
     /// # Errors

@@ -33,7 +33,8 @@ pub(super) fn words(traffic: &Traffic) -> Vec<String> {
         }),
         traffic.hash.as_ref().map(|hash| match hash {
             HashBy::Header(name) => format!("consistentHash by header {name}"),
-            HashBy::Cookie(name) => format!("consistentHash by cookie {name}"),
+            HashBy::Cookie(name, None) => format!("consistentHash by cookie {name}"),
+            HashBy::Cookie(name, Some(_)) => format!("consistentHash by cookie {name}, made where a client has none"),
             HashBy::Query(name) => format!("consistentHash by query parameter {name}"),
             HashBy::SourceIp => "consistentHash by source address".to_owned(),
         }),

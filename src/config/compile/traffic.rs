@@ -10,7 +10,7 @@ use crate::config::istio::destination_rule::{
 use crate::config::istio::scalar::GoDuration;
 use crate::config::registry::Policy;
 use crate::limits::TIMEOUT_MAX;
-use crate::route::traffic::{self, AccountId, HashBy, Keepalive, Outliers, Traffic};
+use crate::route::traffic::{self, AccountId, HashBy, Keepalive, NewCookie, Outliers, Traffic};
 use crate::wire::proxy_protocol::Version;
 
 /// Errors in a row that eject where nothing is said.
@@ -107,8 +107,13 @@ fn hash_by(hash: &ConsistentHash) -> Option<HashBy> {
     if let Some(name) = &hash.http_header_name {
         return Some(HashBy::Header(name.to_ascii_lowercase().into()));
     }
-    if let Some(name) = hash.http_cookie.as_ref().and_then(|cookie| cookie.name.as_deref()) {
-        return Some(HashBy::Cookie(name.into()));
+    if let Some(cookie) = &hash.http_cookie {
+        let new = cookie.ttl.map(|GoDuration(ttl)| NewCookie {
+            path: cookie.path.as_deref().unwrap_or_default().into(),
+            // Part of a second is no session.
+            max_age: ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0),
+        });
+        return Some(HashBy::Cookie(cookie.name.as_deref()?.into(), new));
     }
     if let Some(name) = &hash.http_query_parameter_name {
         return Some(HashBy::Query(name.as_str().into()));

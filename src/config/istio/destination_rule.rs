@@ -163,7 +163,7 @@ pub struct HttpCookie {
     pub name: Option<String>,
     /// Its path, for a cookie that is made.
     pub path: Option<String>,
-    /// A cookie is to be made; not supported.
+    /// For how long a cookie is kept that is made where a client has none; absent: none is made.
     pub ttl: Option<GoDuration>,
 }
 

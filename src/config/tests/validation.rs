@@ -56,6 +56,16 @@ fn traffic_policies_are_refused_in_the_words_of_istio() {
             "name required",
         ),
         (
+            &format!("{hash} {{httpCookie: {{name: 'a b', ttl: 0s}}}}}}"),
+            "loadBalancer.consistentHash.httpCookie.name",
+            "no cookie can be made of this name",
+        ),
+        (
+            &format!("{hash} {{httpCookie: {{name: a, path: '/; Domain=b', ttl: 0s}}}}}}"),
+            "loadBalancer.consistentHash.httpCookie.path",
+            "not the path of a cookie",
+        ),
+        (
             &format!("{hash} {{useSourceIp: true, maglev: {{tableSize: 10}}}}}}"),
             "loadBalancer.consistentHash.maglev.tableSize",
             "tableSize must be a prime number for maglev",

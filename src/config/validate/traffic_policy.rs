@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::finding::code;
 use crate::config::istio::Scope;
 use crate::config::istio::destination_rule::{
-    ConnectionPool, ConsistentHash, H2UpgradePolicy, HttpPool, LoadBalancer, OutlierDetection, RetryBudget,
+    ConnectionPool, ConsistentHash, H2UpgradePolicy, HttpCookie, HttpPool, LoadBalancer, OutlierDetection, RetryBudget,
     SimpleBalance, TcpPool, Tunnel,
 };
 use crate::config::istio::scalar::GoDuration;
@@ -75,11 +75,27 @@ fn consistent_hash(hash: &ConsistentHash, field: &str, scope: &mut Scope<'_>) {
             scope.error(format!("{field}.httpCookie.name"), "name required for HttpCookie");
         }
         if cookie.ttl.is_some() {
-            let message = "cookies are hashed, not made; leave ttl out where the service sets the cookie itself";
-            scope.refuse(format!("{field}.httpCookie.ttl"), message);
+            new_cookie(cookie, &format!("{field}.httpCookie"), scope);
         }
     }
     ring(hash, field, scope);
+}
+
+/// What clients keep of a path (RFC 6265bis section 5.6).
+const COOKIE_PATH_BYTES_MAX: usize = 1024;
+
+/// Name and path become part of a Set-Cookie field (RFC 6265 section 4.1.1); Envoy would send whatever is written.
+fn new_cookie(cookie: &HttpCookie, field: &str, scope: &mut Scope<'_>) {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if cookie.name.as_ref().is_some_and(|name| !name.bytes().all(is_token)) {
+        let message = "no cookie can be made of this name: letters, digits and !#$%&'*+-.^_`|~ only";
+        scope.error(format!("{field}.name"), message);
+    }
+    let is_path = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b';';
+    if cookie.path.as_ref().is_some_and(|path| path.len() > COOKIE_PATH_BYTES_MAX || !path.bytes().all(is_path)) {
+        let message = format!("not the path of a cookie: at most {COOKIE_PATH_BYTES_MAX} printable characters, no `;`");
+        scope.error(format!("{field}.path"), message);
+    }
 }
 
 fn ring(hash: &ConsistentHash, field: &str, scope: &mut Scope<'_>) {

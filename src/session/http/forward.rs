@@ -51,8 +51,8 @@ pub(super) struct Plan<'s> {
     pub(super) target: Target,
     /// What changes in the heads, Host included.
     pub(super) edits: &'s Edits,
-    /// Those and more for the answer, which a CORS policy marks.
-    pub(super) marks: Option<Box<FieldEdits>>,
+    /// Those and more for the answer, which a CORS policy marks, and which may bring a cookie.
+    marks: Option<Box<FieldEdits>>,
     /// The name to resolve where the cluster leaves it to the request, and to put into the SNI.
     /// `None`: a captured client asked for an address, and goes where it meant to go.
     requested: Option<HostName>,
@@ -131,6 +131,27 @@ impl<'s> Plan<'s> {
             key: hash.and_then(|hash| hash.key(client.peer.ip(), Some(facts))),
             passage: None,
         })
+    }
+
+    /// Gives a client without the cookie that the cluster hashes a new one, if the rule says so: it chooses the endpoint
+    /// of this request already.
+    pub(super) fn give_cookie(&mut self, lot: impl FnOnce() -> u64) {
+        if self.key.is_some() {
+            return;
+        }
+        let hash = self.cluster.get().traffic.as_ref().and_then(|traffic| traffic.hash.as_ref());
+        let Some((key, cookie)) = hash.and_then(|hash| hash.new_cookie(lot)) else { return };
+        let mut field = FieldEdits::new();
+        field.add("set-cookie", &cookie);
+        self.key = Some(key);
+        self.mark(&field);
+    }
+
+    /// Changes more in the head of the answer.
+    pub(super) fn mark(&mut self, marks: &FieldEdits) {
+        let mut fields = self.answer_fields().clone();
+        fields.extend(marks);
+        self.marks = Some(Box::new(fields));
     }
 
     /// The same, within the timeout of the route that led to the Gateway whose route this is.

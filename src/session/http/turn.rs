@@ -132,7 +132,8 @@ impl<'a> Turn<'a> {
                 self.story.service = Some(&host.host);
                 let plan = Plan::new(snapshot, self.client, &facts, matched, route, entered.ticket)?;
                 let mut plan = plan.within(entered.before);
-                plan.marks = marks.map(|marks| Box::new(marked(&plan.edits.response, Some(marks)).into_owned()));
+                marks.iter().for_each(|marks| plan.mark(marks));
+                plan.give_cookie(|| self.context.balancer.lot());
                 Next::Forward(plan)
             }
             HttpVerdict::Respond(_, _, response) => {
