@@ -43,6 +43,7 @@ fn record() -> Record<'static> {
         server_name: None,
         route: Some("default"),
         originated_tls: true,
+        audited: None,
     }
 }
 

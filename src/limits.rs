@@ -70,6 +70,10 @@ pub const HEADERS_MAX: usize = 1000;
 /// Upper bound of `spin`: a worker that finds nothing for a millisecond saves nobody any time by looking on.
 pub const SPIN_MAX: Duration = Duration::from_millis(1);
 
+/// Bytes of AUDIT rules' names in a log line, behind which further names are left out: a name has a few dozen, and few
+/// policies audit at once.
+pub const AUDITED_BYTES_MAX: usize = 1024;
+
 /// Upper bound of every timeout: a day. A limit that never ends is none.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 

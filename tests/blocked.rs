@@ -214,6 +214,12 @@ fn what_an_audit_policy_matches_passes_and_is_counted() {
             "portcullis_audited_total{rule=\"ns[default]-policy[watched]-rule[1]\"} 4",
         ]
     );
+    let lines = gateway.log().wait_for_count(5);
+    let shown = |rule: u8| format!("rbac_audit_matched_policy[ns[default]-policy[watched]-rule[{rule}]]");
+    assert_eq!((lines[0].code, &lines[0].termination), (200, &shown(0)));
+    assert_eq!((lines[1].code, &lines[1].termination), (200, &shown(1)));
+    // What was refused says why.
+    assert_eq!(lines[4].termination, "host_not_listed");
 }
 
 #[test]

@@ -263,6 +263,18 @@ fn get_shows_what_is_in_force() {
 }
 
 #[test]
+fn get_shows_no_secret_that_a_resource_holds() {
+    let routes = "  - match: [{headers: {authorization: {exact: hunter-1}}}]\n    headers: {request: {set: {x-api-key: hunter-2, x-team: blue}}}\n    route: [{destination: {host: www.googleapis.com}}]\n";
+    let yaml = resources::http_entry("a", GOOGLEAPIS, 80) + &resources::virtual_service("a", GOOGLEAPIS, routes);
+    let gateway = Gateway::builder().host(GOOGLEAPIS).resources(yaml).start();
+    for form in ["table", "yaml", "json"] {
+        let shown = portcullis(&["get", "virtualservices", "--admin", &gateway.admin().to_string(), "-o", form]);
+        assert!(!stdout(&shown).contains("hunter"), "{}", stdout(&shown));
+        assert_eq!(stdout(&shown).contains("blue"), form != "table", "{}", stdout(&shown));
+    }
+}
+
+#[test]
 fn get_shows_nothing_of_what_was_deleted() {
     let gateway = Gateway::builder().host(GOOGLEAPIS).resources(resources::PUBLISHED_PASSTHROUGH).start();
     gateway.reload("");

@@ -362,7 +362,7 @@ const NOTES: &[(&str, &str)] = &[
         "Gateway.servers[].tls.mode",
         "PASSTHROUGH and ISTIO_MUTUAL; SIMPLE and MUTUAL on the way from the mesh only; nobody reaches others",
     ),
-    ("AuthorizationPolicy.action", "AUDIT counts what matches and blocks nothing; CUSTOM is refused"),
+    ("AuthorizationPolicy.action", "AUDIT counts and logs what matches, and blocks nothing; CUSTOM is refused"),
     ("AuthorizationPolicy.selector", "every selector means this node"),
     ("AuthorizationPolicy.targetRefs[].kind", "ServiceEntry only"),
     ("AuthorizationPolicy.rules[].to[].operation.ports", "the service port, or the captured one"),

@@ -149,3 +149,42 @@ fn all_findings_come_at_once_and_broken_documents_spare_the_others() {
     assert!(text.contains("[PC0002]") && text.contains("spec.resolution resources.yaml:17"), "{text}");
     assert!(text.ends_with("2 errors, 0 warnings, 0 infos\n"), "{text}");
 }
+
+/// At a Gateway whose VirtualService has a wildcard nothing says whose the name is, and the policy would be passed by.
+#[test]
+fn a_policy_about_an_entry_is_refused_where_a_gateway_takes_its_host_by_a_wildcard() {
+    const AT_GATEWAY: &str = "listeners: [{name: gateway, bind: '127.0.0.1:8080', servicePort: 80, gateway: true}]\n";
+    let resources = |host: &str| {
+        format!(
+            "{ENTRY}---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: egress}}
+spec: {{servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ['*']}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: routes}}
+spec: {{hosts: ['{host}'], gateways: [egress], http: [{{route: [{{destination: {{host: a.example.com, port: {{number: 443}}}}}}]}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: only-reading}}
+spec:
+  targetRefs: [{{group: networking.istio.io, kind: ServiceEntry, name: a}}]
+  rules: [{{to: [{{operation: {{methods: [GET]}}}}]}}]
+"
+        )
+    };
+    let refused = |listeners: &str, host: &str| {
+        let (code, text) = Setup::new(&[listeners, RESOURCES].concat(), &resources(host)).check();
+        let line = text.lines().find(|line| line.contains("spec.targetRefs") && line.starts_with("error"));
+        assert_eq!(code == Some(1), line.is_some(), "{text}");
+        line.is_some()
+    };
+    for wildcard in ["*.example.com", "*"] {
+        assert!(refused(AT_GATEWAY, wildcard), "{wildcard}");
+    }
+    assert!(!refused(AT_GATEWAY, "a.example.com"), "the name itself is found");
+    assert!(!refused(LISTENERS, "*.example.com"), "nobody comes to the Gateway itself");
+}

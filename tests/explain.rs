@@ -51,7 +51,7 @@ fn the_passthrough_example_is_explained_field_by_field() {
             "cluster": "outbound|443||www.googleapis.com", "tls": "PASSTHROUGH", "sni": GOOGLEAPIS,
             "endpoints": ["www.googleapis.com:443"], "status": null, "responseFlags": null, "destinations": null,
             "entrances": null, "traffic": null,
-            "location": null, "notes": null,
+            "location": null, "notes": null, "audited": null,
         })
     );
 }
@@ -180,6 +180,21 @@ fn captured_connections_are_explained_by_their_address() {
     let (code, answer) = explain(&resources, &["tcp://203.0.113.1:5432"]);
     assert_eq!((code, &answer["cluster"]), (1, &json!("BlackHoleCluster")), "{answer}");
     assert_eq!(answer["reason"], "host_not_listed");
+}
+
+#[test]
+fn what_an_audit_policy_matches_is_named_whatever_the_verdict() {
+    let audit = "  action: AUDIT\n  rules:\n  - to: [{operation: {paths: [/books*]}}]\n";
+    let policy = resources::authorization_policy("watched", audit);
+    let resources = [resources::http_entry("a", GOOGLEAPIS, 8080), policy].concat();
+    let rule = json!(["ns[default]-policy[watched]-rule[0]"]);
+    let (code, answer) = explain(&resources, &["http://www.googleapis.com/books"]);
+    assert_eq!((code, &answer["audited"]), (0, &rule), "{answer}");
+    assert_eq!(kinds(&answer), ["ServiceEntry", "AuthorizationPolicy"]);
+    let (code, answer) = explain(&resources, &["http://blocked.example/books"]);
+    assert_eq!((code, &answer["audited"]), (1, &rule), "{answer}");
+    let (_, answer) = explain(&resources, &["http://www.googleapis.com/other"]);
+    assert_eq!(answer["audited"], json!(null));
 }
 
 #[test]

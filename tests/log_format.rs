@@ -56,3 +56,21 @@ fn an_operator_that_nobody_knows_is_an_error_that_names_it() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("accessLogFormat") && text.contains("%UPSTREAM_PEER_SUBJECT%"), "{text}");
 }
+
+#[test]
+fn what_was_audited_can_be_shown_beside_why_it_was_refused() {
+    let audit = "  action: AUDIT\n  rules: [{}]\n";
+    let deny = "  action: DENY\n  rules: [{to: [{operation: {paths: [/secret]}}]}]\n";
+    let upstream = Upstream::plain(service::http);
+    let yaml = [
+        resources::http_entry("api", HOST, upstream.port()),
+        resources::authorization_policy("watched", audit),
+        resources::authorization_policy("all", audit),
+        resources::authorization_policy("secret", deny),
+    ];
+    let format = "  accessLogFormat: '%RESPONSE_CODE% %DYNAMIC_METADATA(portcullis:audit)%'\n";
+    let gateway = Gateway::builder().host(HOST).mesh(format).resources(yaml.concat()).start();
+    assert_eq!(gateway.client().get(HOST, "/secret").status, 403);
+    let text = wait_until("a line", || Some(gateway.log().text()).filter(|text| text.contains('\n')));
+    assert_eq!(text, "403 ns[default]-policy[watched]-rule[0],ns[default]-policy[all]-rule[0]\n");
+}

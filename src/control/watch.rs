@@ -205,6 +205,28 @@ mod tests {
     }
 
     #[test]
+    fn the_swap_is_seen_where_only_a_file_is_named_too() {
+        let folder = tempfile::tempdir().unwrap();
+        for version in ["v1", "v2"] {
+            fs::create_dir(folder.path().join(version)).unwrap();
+            fs::write(folder.path().join(version).join("a.yaml"), "same").unwrap();
+        }
+        symlink("v1", folder.path().join("..data")).unwrap();
+        symlink("..data/a.yaml", folder.path().join("a.yaml")).unwrap();
+        let (mut look, paths) = look_at(&folder.path().join("a.yaml"));
+        symlink("v2", folder.path().join("..new")).unwrap();
+        fs::rename(folder.path().join("..new"), folder.path().join("..data")).unwrap();
+        assert!(!look.again(prints(&paths)));
+        assert!(look.again(prints(&paths)));
+        // What Kubernetes does next, and what it does when the file is gone from the ConfigMap.
+        fs::remove_dir_all(folder.path().join("v1")).unwrap();
+        assert!(!look.again(prints(&paths)) && !look.again(prints(&paths)));
+        fs::remove_file(folder.path().join("v2/a.yaml")).unwrap();
+        assert!(!look.again(prints(&paths)));
+        assert!(look.again(prints(&paths)));
+    }
+
+    #[test]
     fn a_loop_of_links_ends() {
         let folder = tempfile::tempdir().unwrap();
         symlink(folder.path(), folder.path().join("again")).unwrap();

@@ -326,3 +326,6 @@ impl<'a> Direction<'a> {
         Ok(Next::Read)
     }
 }
+
+#[cfg(test)]
+mod tests;

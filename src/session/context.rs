@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Instant, SystemTime};
 
 use crate::failure::Failure;
-use crate::limits::{DENIED_ROWS_MAX, LOG_BATCH_DELAY};
+use crate::limits::{AUDITED_BYTES_MAX, DENIED_ROWS_MAX, LOG_BATCH_DELAY};
 use crate::net::{Pipes, Scratch};
 use crate::relay::Tools;
 use crate::route::host::HostName;
@@ -67,6 +67,11 @@ pub struct Denied<'a> {
     pub source: IpAddr,
     /// What the client spoke.
     pub spoken: Spoken,
+}
+
+/// What %CONNECTION_TERMINATION_DETAILS% says where nothing else does, so that every log format shows audits.
+pub(super) fn audit_details(rules: &str) -> String {
+    format!("rbac_audit_matched_policy[{rules}]")
 }
 
 impl Context {
@@ -160,9 +165,14 @@ impl Context {
         self.counters.borrow_mut().access_log_dropped += u64::from(self.log.flush());
     }
 
-    /// Counts a session or request that matches a rule of an AUDIT policy.
-    pub fn count_audit(&self, rule: &str) {
+    /// Counts a session or request that matches a rule of an AUDIT policy, and adds the rule to `names` for the log.
+    pub fn audit(&self, rule: &str, names: &mut Option<Box<str>>) {
         self.counters.borrow_mut().audit(rule);
+        match names.take() {
+            None => *names = Some(rule.into()),
+            Some(before) if before.len() > AUDITED_BYTES_MAX => *names = Some(before),
+            Some(before) => *names = Some(format!("{before},{rule}").into()),
+        }
     }
 
     fn count_denial(&self, failure: &Failure, denied: Denied<'_>) {

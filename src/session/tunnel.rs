@@ -24,7 +24,7 @@ use crate::upstream::dial;
 use crate::upstream::outlier::Outcome;
 use crate::wire::client_hello::ClientHello;
 
-use super::context::Denied;
+use super::context::{Denied, audit_details};
 use super::http::facts::Facts;
 use super::http::originate;
 use super::sealed::{self, Early, is_hello};
@@ -57,6 +57,8 @@ struct Story {
     transport_failure: Option<Box<str>>,
     /// Whether what the client says is inside TLS that we opened.
     originated_tls: bool,
+    /// The rules of AUDIT policies that it matches.
+    audited: Option<Box<str>>,
     transferred: Transferred,
 }
 
@@ -217,7 +219,7 @@ async fn reach(
 ) -> Result<(Reached, Option<Box<Lease>>), Failure> {
     let anywhere;
     let source = client.source();
-    let audit = |rule: String| context.count_audit(&rule);
+    let audit = |rule: String| context.audit(&rule, &mut story.audited);
     match (story.by, name) {
         (By::ServerName, Some(name)) => decide::tls_audits(snapshot, source, name, audit),
         (By::ServerName, None) => {}
@@ -373,6 +375,7 @@ impl Story {
             reached: false,
             transport_failure: None,
             originated_tls: false,
+            audited: None,
             transferred: Transferred::default(),
         }
     }
@@ -433,12 +436,13 @@ impl Story {
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
         let not_listed = matches!(failure, Some(Failure::NotListed | Failure::NoServerName));
         let server_name = self.server_name.as_deref();
+        let audited = self.audited.as_deref().map(audit_details);
         let record = Record {
             start: wall_time(self.started),
             duration: self.started.elapsed(),
             http: None,
             flags: failure.as_ref().map_or("-", Failure::flag),
-            termination: failure.as_ref().map(Failure::reason).or(self.note(context)),
+            termination: failure.as_ref().map(Failure::reason).or(self.note(context)).or(audited.as_deref()),
             transport_failure: self.transport_failure.as_deref(),
             bytes_received: self.transferred.upstream.get(),
             bytes_sent: self.transferred.downstream.get(),
@@ -451,6 +455,7 @@ impl Story {
             server_name,
             route: None,
             originated_tls: self.originated_tls,
+            audited: self.audited.as_deref(),
         };
         let address = match self.by {
             By::Address => client.local.ip().to_string(),

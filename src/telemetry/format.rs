@@ -177,6 +177,7 @@ mod tests {
             server_name: None,
             route: Some("default"),
             originated_tls: true,
+            audited: None,
         }
     }
 

@@ -350,6 +350,7 @@ mod tests {
             server_name: Some("chosen.by.the.client"),
             route: None,
             originated_tls: false,
+            audited: None,
         }
     }
 

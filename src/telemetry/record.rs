@@ -45,6 +45,8 @@ pub struct Record<'a> {
     pub route: Option<&'a str>,
     /// Whether the gateway originated TLS, for `connection_security_policy`.
     pub originated_tls: bool,
+    /// %DYNAMIC_METADATA(portcullis:audit)%: the rules of AUDIT policies that it matches.
+    pub audited: Option<&'a str>,
 }
 
 /// The HTTP side of a [`Record`]. Bytes, because a malformed request is logged too.

@@ -34,6 +34,8 @@ pub(super) struct Answer {
     pub(super) location: Option<String>,
     /// What the route changes on the way, and the failures that it injects.
     pub(super) notes: Option<Vec<String>>,
+    /// The rules of AUDIT policies that it matches, which decide nothing.
+    pub(super) audited: Option<Vec<String>>,
     /// A sentence for people.
     #[serde(skip)]
     pub(super) hint: Option<String>,
@@ -120,6 +122,9 @@ impl fmt::Display for Answer {
         }
         for note in self.notes.iter().flatten() {
             writeln!(formatter, "{:<10} {}", "note", note.replace(char::is_control, " "))?;
+        }
+        for rule in self.audited.iter().flatten() {
+            writeln!(formatter, "{:<10} {rule}", "audited")?;
         }
         for (key, shares) in [("entrance", &self.entrances), ("weight", &self.destinations)] {
             for share in shares.iter().flatten() {

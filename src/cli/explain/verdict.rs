@@ -220,6 +220,8 @@ impl Explainer<'_> {
             let objects = self.snapshot.routes.http_at(self.source(port), name).map(|host| &host.objects[..]);
             let session = |objects| decide::http_session(self.source(port), Some(name), &facts, objects);
             self.add_objects(objects, session, &mut answer);
+        } else {
+            self.add_audits(&decide::http_session(self.source(port), None, &facts, &[]), &mut answer);
         }
         if let Err(failure) = self.snapshot.settings.fields.judge(&head, bytes) {
             return self.refuse_http(&failure, name, answer);
@@ -448,13 +450,23 @@ impl Explainer<'_> {
         session: impl FnOnce(&'o [Arc<ObjectRef>]) -> Session<'o>,
         answer: &mut Answer,
     ) {
-        if objects.is_none() && self.snapshot.settings.outbound == Outbound::RegistryOnly {
-            return;
-        }
+        let is_judged = objects.is_some() || self.snapshot.settings.outbound == Outbound::AllowAny;
         let objects = objects.unwrap_or_default();
-        answer.add_objects(objects);
-        let policies = self.snapshot.routes.tables.authorization.behind(&session(objects));
-        answer.add_objects(policies.into_iter().map(|policy| &policy.object));
+        let session = session(objects);
+        if is_judged {
+            answer.add_objects(objects);
+            let policies = self.snapshot.routes.tables.authorization.behind(&session);
+            answer.add_objects(policies.into_iter().map(|policy| &policy.object));
+        }
+        self.add_audits(&session, answer);
+    }
+
+    /// What AUDIT policies match, whatever becomes of the session.
+    fn add_audits(&self, session: &Session<'_>, answer: &mut Answer) {
+        for (policy, rule) in self.snapshot.routes.tables.authorization.audits(session) {
+            answer.audited.get_or_insert_default().push(policy.rule_name(rule).to_string());
+            answer.add_objects([&policy.object]);
+        }
     }
 
     /// The DestinationRules of a cluster.

@@ -314,6 +314,30 @@ fn retries_on_the_way_to_a_gateway_are_warned_about_and_its_timeout_is_not() {
     assert_eq!(with("timeout: 3s"), []);
 }
 
+/// A rule for TLS that leads these names to the Gateway, and one of the Gateway that leads them on.
+fn names_through(name: &str, hosts: &str) -> String {
+    let rule = |place: &str, host: &str| {
+        format!(
+            "{{match: [{{gateways: [{place}], port: 443, sniHosts: ['*.a.com']}}], route: [{{destination: {{host: {host}, port: {{number: 443}}}}}}]}}"
+        )
+    };
+    let rules = [rule("mesh", OWN), rule("egress", "www.a.com")].join(", ");
+    object("VirtualService", name, &format!("{{hosts: [{hosts}], gateways: [mesh, egress], tls: [{rules}]}}"))
+}
+
+#[test]
+fn rules_that_do_not_have_a_host_open_none_of_its_names_through_a_gateway() {
+    let base = entry("www", "www.a.com", HTTPS, DNS) + &gateway(&tls_server(443, "TLS", "PASSTHROUGH", "'*.a.com'"));
+    let opens = |rules: &str| tls(&load(&(base.clone() + rules)), 443, "en.a.com").is_some();
+    let through = names_through("through", "'*.a.com'");
+    assert!(opens(&through), "one entry serves the names that the Gateway admits");
+    // An older VirtualService has the host, and leads nothing but its one name anywhere.
+    let direct = "{match: [{port: 443, sniHosts: [www.a.com]}], route: [{destination: {host: www.a.com}}]}";
+    let older = object("VirtualService", "older", &format!("{{hosts: ['*.a.com'], tls: [{direct}]}}"));
+    assert!(!opens(&(older.clone() + &through)), "the younger one does not hold");
+    assert!(opens(&(through + &older)), "and it does where it is the older one");
+}
+
 #[test]
 fn a_server_that_asks_for_tls_is_open_to_those_whose_rule_opens_it() {
     let leads_with = |server: &str, rule: &str| {

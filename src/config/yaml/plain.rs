@@ -251,6 +251,20 @@ mod tests {
         );
     }
 
+    /// Every key is compared with those before it.
+    #[test]
+    fn mappings_of_many_fields_are_left_to_the_parser_that_looks_keys_up() {
+        let mapping = |count: usize| (0..count).map(|number| format!("key-{number}: 1\n")).collect::<String>();
+        assert!(parse(&mapping(FIELDS_MAX)).is_some());
+        assert!(parse(&mapping(FIELDS_MAX + 1)).is_none());
+        assert_agreement(&mapping(FIELDS_MAX + 1));
+        // A quarter of a million comparisons are made, not ten thousand millions.
+        let started = std::time::Instant::now();
+        let many = mapping(100_000);
+        assert!(parse(&many).is_none());
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
     #[test]
     fn what_is_more_than_plain_or_wrong_is_declined() {
         for text in [

@@ -177,4 +177,31 @@ mod tests {
         assert!(!text.contains("Bearer") && !text.contains("MII"), "{text}");
         assert!(text.contains("blue"), "{text}");
     }
+
+    #[test]
+    fn secrets_are_not_shown_however_deep_they_lie() {
+        let service = object(
+            "VirtualService",
+            "spec: {http: [{match: [{headers: {authorization: {exact: hunter-1}, x-team: {exact: blue}}}], \
+             route: [{headers: {request: {add: {x-api-key: 12345}}}}], \
+             fault: {abort: {tokens: [[hunter-2, {deep: hunter-3}], true]}}}]}",
+        );
+        let policy = object(
+            "AuthorizationPolicy",
+            "spec: {rules: [{when: [{key: 'request.headers[Cookie]', values: [hunter-4], notValues: [hunter-5]}, \
+             {key: source.ip, values: [192.0.2.1]}]}]}",
+        );
+        let annotated = object(
+            "ServiceEntry",
+            "metadata: {annotations: {kubectl.kubernetes.io/last-applied-configuration: '{\"hunter-6\": 1}'}}",
+        );
+        let objects = [service, policy, annotated];
+        let listed =
+            ["VirtualService", "AuthorizationPolicy", "ServiceEntry"].map(|kind| list(&objects, kind).to_string());
+        for text in [dump(&objects).to_string(), listed.concat()] {
+            assert!(!text.contains("hunter") && !text.contains("12345"), "{text}");
+            assert!(text.contains("blue") && text.contains("192.0.2.1"), "{text}");
+            assert!(text.contains("request.headers[Cookie]"), "what is looked at is no secret: {text}");
+        }
+    }
 }

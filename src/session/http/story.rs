@@ -13,7 +13,7 @@ use crate::telemetry::metrics::Spoken;
 use crate::telemetry::record::{HttpRecord, Record};
 use crate::wire::http1::{Head, RequestHead, Version};
 
-use super::super::context::Denied;
+use super::super::context::{Denied, audit_details};
 use super::super::tunnel::BLACK_HOLE_CLUSTER;
 use super::{Client, Context};
 
@@ -38,6 +38,8 @@ pub(super) struct Story<'a> {
     pub(super) originated_tls: bool,
     /// Whether the route's `fault.delay` has held it up.
     pub(super) delayed: bool,
+    /// The rules of AUDIT policies that it matches.
+    pub(super) audited: Option<Box<str>>,
     /// The fields of the answer that the log format asks for.
     pub(super) answer_fields: Vec<(Box<str>, Box<[u8]>)>,
     pub(super) host: Option<HostName>,
@@ -90,6 +92,7 @@ impl Story<'_> {
             route: None,
             originated_tls: self.originated_tls,
             delayed: self.delayed,
+            audited: self.audited.take(),
             answer_fields: std::mem::take(&mut self.answer_fields),
             host: self.host.take(),
         };
@@ -113,6 +116,7 @@ impl Story<'_> {
             route: None,
             originated_tls: false,
             delayed: false,
+            audited: None,
             answer_fields: Vec::new(),
             host: None,
         }
@@ -168,6 +172,7 @@ impl Story<'_> {
         let details = failure.as_ref().map(Failure::details);
         let flags = failure.as_ref().map_or("-", Failure::http_flag);
         let flags = if self.delayed { with_delay(flags) } else { Cow::Borrowed(flags) };
+        let audited = self.audited.as_deref().map(audit_details);
         let record = Record {
             start: wall_time(self.started),
             duration: self.ended.unwrap_or_else(Instant::now).duration_since(self.started),
@@ -178,7 +183,7 @@ impl Story<'_> {
                 ..http
             }),
             flags: &flags,
-            termination: None,
+            termination: audited.as_deref(),
             transport_failure: self.transport_failure.as_deref(),
             bytes_received: self.bytes_received,
             bytes_sent: self.bytes_sent,
@@ -191,6 +196,7 @@ impl Story<'_> {
             server_name: None,
             route: if not_listed { Some("block_all") } else { self.route.as_deref() },
             originated_tls: self.originated_tls,
+            audited: self.audited.as_deref(),
         };
         let denied = Denied {
             host: self.host.as_ref().map_or("-", HostName::as_str),

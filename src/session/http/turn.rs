@@ -110,7 +110,9 @@ impl<'a> Turn<'a> {
         snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
         let host = facts.host.as_ref();
         let source = self.client.source();
-        decide::http_audits(snapshot, source, host, &facts, |rule| self.context.count_audit(&rule));
+        decide::http_audits(snapshot, source, host, &facts, |rule| {
+            self.context.audit(&rule, &mut self.story.audited);
+        });
         let verdict = decide::http(snapshot, source, host, &facts)?;
         let ticket = self.context.balancer.random();
         let entered = decide::enter(snapshot, verdict, host, &facts, ticket)?;

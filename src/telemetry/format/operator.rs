@@ -22,6 +22,7 @@ pub(super) enum Operator {
     Cluster,
     ServerName,
     Route,
+    Audited,
     Address(Peer, Part),
     /// The first of these that the request has.
     Request(Vec<RequestPart>),
@@ -108,6 +109,7 @@ impl Operator {
             ("REQ", Some(names)) => alternatives(names, RequestPart::named).map(Self::Request),
             ("RESP", Some(names)) if names.eq_ignore_ascii_case(SERVICE_TIME) => Some(Self::ServiceTime),
             ("RESP", Some(names)) => alternatives(names, field_name).map(Self::Answer),
+            ("DYNAMIC_METADATA", Some("portcullis:audit")) => Some(Self::Audited),
             (name, None) => PLAIN.into_iter().find(|(known, _)| *known == name).map(|(_, operator)| operator),
             (_, Some(_)) => None,
         }
@@ -124,6 +126,7 @@ impl Operator {
             | Self::Cluster
             | Self::ServerName
             | Self::Route
+            | Self::Audited
             | Self::Request(_)
             | Self::Answer(_) => true,
             Self::StartTime
@@ -161,6 +164,7 @@ impl Operator {
             Self::Cluster => text(record.cluster),
             Self::ServerName => text(record.server_name),
             Self::Route => text(record.route),
+            Self::Audited => text(record.audited),
             Self::Address(peer, part) => address(*peer, *part, record),
             Self::Request(parts) => {
                 let found = http.and_then(|http| parts.iter().find_map(|part| part.of(http)));
