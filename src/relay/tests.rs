@@ -15,8 +15,8 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let (done, finished) = channel();
     thread::spawn(move || {
         let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("epoll works");
-        let ticker = Ticker::new().expect("a descriptor is free");
-        let outcome = runtime.block_on(async { either(ticker.run(), test()).await });
+        let outcome =
+            runtime.block_on(async { either(Ticker::new().expect("a descriptor is free").run(), test()).await });
         // Nobody waits any more if the test has taken too long.
         let _ = done.send(matches!(outcome, Either::Second(())));
     });
