@@ -1,10 +1,12 @@
 //! VirtualServices and the Gateways that they are bound to, and routes that lead from the mesh to a Gateway.
 
+use std::collections::HashMap;
+
 use crate::config::bootstrap::Bootstrap;
 use crate::config::finding::{Report, Severity, code};
 use crate::config::istio::virtual_service::{HttpRule, RouteDestination, VirtualService};
 use crate::config::istio::{Object, Objects, Scope};
-use crate::config::registry::{Admitted, Place, Registry, Takes, admitted, resolve};
+use crate::config::registry::{Admitted, HostIndex, Place, Registry, Takes, admitted, resolve};
 use crate::route::host::HostPattern;
 
 /// Gateways that are not there, hosts that they do not admit, and what does not survive the way to them.
@@ -47,21 +49,22 @@ pub(super) fn policies(objects: &Objects, registry: &Registry<'_>, bootstrap: &B
         return;
     }
     let bound = objects.gateways.iter().flat_map(|gateway| registry.gateways.bound(gateway));
-    let wide: Vec<Admitted> =
-        bound.flat_map(|rules| &rules.spec.hosts).filter_map(|host| Admitted::parse(host)).collect();
-    let is_passed_by = |host: &HostPattern| {
-        wide.iter().any(|wide| match wide {
-            Admitted::Any => true,
-            Admitted::Pattern(wide) => wide != host && wide.covers(host),
-        })
-    };
+    let (mut takes_any, mut taken) = (false, HostIndex::default());
+    for host in bound.flat_map(|rules| &rules.spec.hosts).filter_map(|host| Admitted::parse(host)) {
+        match host {
+            Admitted::Any => takes_any = true,
+            Admitted::Pattern(pattern) => *taken.entry(&pattern, || ()) = (),
+        }
+    }
+    let is_passed_by = |host: &HostPattern| takes_any || taken.covering(host).next().is_some();
+    let entries: HashMap<_, _> = objects.service_entries.iter().map(|entry| (entry.origin.identity(), entry)).collect();
     for object in &objects.authorization_policies {
         for target in object.spec.target_refs.iter().chain(&object.spec.target_ref) {
             let namespace =
                 target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(&object.origin.object.namespace);
             let identity = (namespace, target.name.as_deref().unwrap_or_default());
-            let entries = objects.service_entries.iter().filter(|entry| entry.origin.identity() == identity);
-            let hosts = entries.flat_map(|entry| &entry.spec.hosts).filter_map(|host| HostPattern::parse(host).ok());
+            let entry = entries.get(&identity).into_iter();
+            let hosts = entry.flat_map(|entry| &entry.spec.hosts).filter_map(|host| HostPattern::parse(host).ok());
             for host in hosts.filter(is_passed_by) {
                 let message = format!(
                     "{host} can also be asked for at a Gateway whose VirtualService has a wildcard for it, where a policy \
