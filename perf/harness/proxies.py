@@ -163,10 +163,10 @@ class Portcullis(Proxy):
 
 
 class Floor(Proxy):
-    """client/relay.c: the least a relay costs. It knows no names, so every service has a port of its own."""
+    """client/relay.c: the least a relay costs. It knows no names, so every service has a port of its own; plain requests
+    it relays as they are, to the web server's plain port: origination without TLS, and without a look at the request."""
 
     name = "floor"
-    has_http = False
 
     def files(self, values):
         self.chunk_bytes = values["CHUNK_BYTES"]
@@ -180,6 +180,7 @@ class Floor(Proxy):
 
     def command(self):
         pairs = [f"{self.tls_port(service)}:{port}" for service, port in self.site.backend_ports.items()]
+        pairs.append(f"{self.http_port}:{self.site.plain_port}")
         # As big as the chunks that the peers are given, and never below one TLS record.
         return [self.site.path("relay"), str(max(self.chunk_bytes, 65536)), *pairs]
 

@@ -31,6 +31,7 @@ class Site:
         self.directory = directory
         self.port_base = port_base
         self.status_port = port_base + len(SERVICES)
+        self.plain_port = self.status_port + 1
         _check_free(range(port_base, port_base + 100))
         self._questions = 0
         self.backend_ports = {service: port_base + index for index, service in enumerate(SERVICES)}
