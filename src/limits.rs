@@ -89,6 +89,17 @@ pub const SESSION_BYTES_MAX: usize = 5 * SCRATCH_BYTES;
 /// read, so a larger buffer means fewer wake-ups per byte.
 pub const SCRATCH_BYTES: usize = 256 * 1024;
 
+/// Bytes that an upstream may gather of an answer whose length is known before they are read: four TLS records. Reading
+/// record by record would cost a wake-up and two system calls for each.
+pub const GATHERED_BYTES_MAX: usize = 64 * 1024;
+
+/// Below this many missing bytes it does not pay to say so.
+pub const GATHERED_BYTES_MIN: usize = 16 * 1024;
+
+/// How long such bytes may lie (up to two ticks of the workers' timers more); an upstream that takes longer is read as it
+/// comes for the rest of the answer.
+pub const GATHER_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// Size asked for the pipes of the splice path, in bytes. The kernel caps what one user may pin
 /// (`fs.pipe-user-pages-soft`, pipe(7)); a smaller pipe only costs more calls.
 pub const PIPE_BYTES: usize = 1024 * 1024;
@@ -265,3 +276,4 @@ const _: () = assert!(DNS_ATTEMPT_TIMEOUT.as_millis() * (DNS_ATTEMPTS as u128 + 
 const _: () = assert!(DNS_WAITING_PER_DOMAIN < RESOLVING_NAMES_MAX); // A domain cannot fill a worker's table.
 const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
 const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);
+const _: () = assert!(GATHERED_BYTES_MAX <= SCRATCH_BYTES); // One read takes what was gathered.

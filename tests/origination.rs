@@ -461,3 +461,24 @@ fn a_status_that_the_route_retries_on_is_tried_again_and_the_last_answer_passed_
     let lines = gateway.log().wait_for_count(2);
     assert_eq!((lines[0].code, lines[1].code), (503, 404));
 }
+
+/// Answers of known length are read in large pieces; what there is of one goes on all the same.
+#[test]
+fn what_a_slow_upstream_has_sent_does_not_wait_for_the_rest() {
+    let (upstream, gateway) = published();
+    let mut client = gateway.client();
+    client.send(format!("GET /gate/200000 HTTP/1.1\r\nHost: {GOOGLEAPIS}\r\n\r\n"));
+    let head = client.head().unwrap();
+    let (mut checker, mut received) = (Checker::default(), 0);
+    let whole = client.body(&head, &mut |piece| {
+        checker.feed(piece);
+        received += piece.len();
+        if received >= 100_000 {
+            upstream.seen().open_gate();
+        }
+    });
+    assert!(whole.is_ok(), "{received} bytes, {whole:?}");
+    assert_eq!(checker.verdict(), intact(200_000));
+    assert_eq!(client.get(GOOGLEAPIS, "/a-short-answer-on-the-same-connection").status, 200);
+    assert_eq!(upstream.seen().counts().connections, 1);
+}

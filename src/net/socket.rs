@@ -211,6 +211,26 @@ impl Socket {
         let _ = interval.map(|interval| sockopt::set_tcp_keepintvl(self.fd(), interval));
     }
 
+    /// Lets the socket become readable only once this many bytes have arrived, or the end, an error, or as much as the
+    /// receive window holds (SO_RCVLOWAT, tcp(7)); 1 is how a socket begins. A poll under way heeds it, too.
+    #[expect(unsafe_code, reason = "no crate wraps this option")]
+    pub fn set_low_water(&self, bytes: u32) {
+        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the descriptor is open as long as `self` is borrowed; the value is an int that lives until the call
+        // returns, its length is given, and the kernel only reads it.
+        let status = unsafe {
+            let length = size_of::<libc::c_int>() as libc::socklen_t;
+            libc::setsockopt(
+                self.fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw const bytes).cast(),
+                length,
+            )
+        };
+        debug_assert_eq!(status, 0, "a TCP socket takes any positive number");
+    }
+
     /// Our end's address.
     ///
     /// # Errors
@@ -251,5 +271,60 @@ pub(super) fn set_no_delay(fd: &OwnedFd) -> io::Result<()> {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::{Either, Ticker, either, within};
+    use super::*;
+
+    /// A connection, and its other end.
+    fn connected() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        let peer = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("somebody listens");
+        let (accepted, _) = listener.accept().expect("a connection waits");
+        accepted.set_nonblocking(true).expect("a socket can be");
+        (Socket::new(accepted.into()).expect("a descriptor is free"), peer)
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("epoll works");
+        match runtime.block_on(async { either(Ticker::new().expect("a descriptor is free").run(), test).await }) {
+            Either::Second(value) => value,
+            Either::First(()) => unreachable!("the timers never end"),
+        }
+    }
+
+    #[test]
+    fn what_is_below_the_low_water_mark_wakes_nobody() {
+        const MOMENT: Duration = Duration::from_millis(50);
+        run(async {
+            let (socket, mut peer) = connected();
+            socket.set_low_water(1000);
+            peer.write_all(&[0; 999]).expect("the peer is there");
+            assert!(within(MOMENT, socket.readable()).await.is_none());
+            peer.write_all(&[0]).expect("the peer is there");
+            assert!(within(MOMENT, socket.readable()).await.is_some());
+            assert!(matches!(socket.receive(&mut [0; 2000]), Ok(Received::Bytes(1000))));
+
+            peer.write_all(&[0]).expect("the peer is there");
+            assert!(within(MOMENT, socket.readable()).await.is_none());
+            socket.set_low_water(1);
+            assert!(within(MOMENT, socket.readable()).await.is_some());
+        });
+    }
+
+    #[test]
+    fn the_end_is_heard_below_the_low_water_mark() {
+        run(async {
+            let (socket, peer) = connected();
+            socket.set_low_water(1000);
+            drop(peer);
+            assert!(within(Duration::from_secs(5), socket.readable()).await.is_some());
+        });
     }
 }

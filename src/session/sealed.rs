@@ -23,7 +23,7 @@ use super::Transport;
 struct Sealed<'a> {
     downstream: &'a Transport,
     /// Borrowed between two waits, never across one.
-    upstream: RefCell<Connection>,
+    upstream: RefCell<Box<Connection>>,
     socket: Rc<Socket>,
     scratch: &'a Scratch,
     moved: &'a Transferred,
@@ -44,7 +44,7 @@ pub(super) struct Early {
 /// Relays until both directions have ended, one has failed, or nothing has moved for `idle`.
 pub(super) async fn relay(
     downstream: &Transport,
-    upstream: Connection,
+    upstream: Box<Connection>,
     early: Early,
     scratch: &Scratch,
     moved: &Transferred,

@@ -120,7 +120,7 @@ pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
 struct Tunnel {
     upstream: Rc<Socket>,
     /// The TLS that we have opened over it, and what is to be said in it first.
-    sealed: Option<Box<(Connection, Early)>>,
+    sealed: Option<Box<(Box<Connection>, Early)>>,
     idle: Duration,
     /// Its place in the account of a bounded cluster.
     lease: Option<Box<Lease>>,
@@ -135,7 +135,7 @@ fn time_left(lease: &Option<Box<Lease>>) -> Option<Duration> {
 async fn carry(
     context: &Context,
     client: &Client,
-    sealed: Box<(Connection, Early)>,
+    sealed: Box<(Box<Connection>, Early)>,
     transferred: &Transferred,
     idle: Duration,
     time_left: Option<Duration>,
@@ -207,7 +207,7 @@ enum Reached {
     /// As it is.
     Open(Socket),
     /// Inside TLS that we opened.
-    Sealed(Connection),
+    Sealed(Box<Connection>),
 }
 
 async fn reach(

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::limits::{GATHERED_BYTES_MAX, GATHERED_BYTES_MIN};
 use crate::net::{Received, Scratch, Socket, WatchedSocket};
 
 use super::account::Lease;
@@ -20,6 +21,8 @@ pub struct Connection {
     /// Its place in the account of its cluster; `None`: nobody counts.
     pub lease: Option<Box<Lease>>,
     tls: Option<TlsSession>,
+    /// How many bytes the socket gathers before it is readable.
+    gathers: u32,
     /// Whether close_notify has been received; it may come in the same read as data, and rustls tells of it once.
     ended: bool,
     /// Bytes for the wire that the socket has not taken yet.
@@ -51,21 +54,22 @@ pub enum ConnectionError {
 }
 
 impl Connection {
-    /// A connection over `socket`, inside `tls` if there is one.
+    /// A connection over `socket`, inside `tls` if there is one. Boxed: it changes hands several times per request.
     ///
     /// # Errors
     /// When the socket has been reset already.
-    pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Self> {
+    pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Box<Self>> {
         let local = socket.local_address()?;
-        Ok(Self {
+        Ok(Box::new(Self {
             socket: WatchedSocket::new(socket),
             address,
             local,
             lease: None,
             tls,
+            gathers: 1,
             ended: false,
             pending: Vec::new(),
-        })
+        }))
     }
 
     /// Sends `plain`, as far as the socket takes it; the rest is kept, and [`Self::is_blocked`] says so. To be called
@@ -147,6 +151,27 @@ impl Connection {
             Received::End => Ok(Intake::Truncated),
             Received::Bytes(_) | Received::Pending => Ok(Intake::Pending),
         }
+    }
+
+    /// Lets the socket gather what comes next, of which `missing` bytes of plain text are certain: it becomes readable
+    /// when they are there, or [`GATHERED_BYTES_MAX`] of them. 0: with the first byte. Costs a system call when it
+    /// changes something.
+    pub fn gather(&mut self, missing: u64) {
+        // TLS only adds to the plain text, but part of it may have been received.
+        let received = self.tls.as_ref().map_or(0, TlsSession::kept_bytes);
+        let missing = usize::try_from(missing).unwrap_or(usize::MAX).saturating_sub(received);
+        let bytes =
+            if missing < GATHERED_BYTES_MIN { 1 } else { u32::try_from(missing.min(GATHERED_BYTES_MAX)).unwrap_or(1) };
+        if bytes != self.gathers {
+            self.socket.set_low_water(bytes);
+            self.gathers = bytes;
+        }
+    }
+
+    /// Whether the socket holds bytes back, see [`Self::gather`].
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        self.gathers > 1
     }
 
     /// Whether an idle connection can serve another request: still open, and silent but for TLS housekeeping

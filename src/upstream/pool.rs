@@ -36,7 +36,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -49,7 +49,7 @@ impl Idle {
 
 impl Pool {
     /// A connection that can serve a request now; dead ones are closed on the way.
-    pub fn take(&self, key: &PoolKey, scratch: &Scratch) -> Option<Connection> {
+    pub fn take(&self, key: &PoolKey, scratch: &Scratch) -> Option<Box<Connection>> {
         loop {
             let mut idle = self.idle.borrow_mut().get_mut(key).and_then(Vec::pop)?;
             self.count.set(self.count.get() - 1);
@@ -61,7 +61,7 @@ impl Pool {
     }
 
     /// Keeps a connection for another request, or closes it if the pool is full.
-    pub fn give(&self, key: PoolKey, connection: Connection) {
+    pub fn give(&self, key: PoolKey, connection: Box<Connection>) {
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(key).or_default();
         // Whoever waits for a connection to this cluster may take this one, or its place.

@@ -25,7 +25,7 @@ use crate::upstream::pool::PoolKey;
 use crate::upstream::tls;
 use crate::wire::http1::{FieldEdits, Span};
 
-use super::exchange::{self, Broken};
+use super::exchange::{self, Broken, Exchange};
 use super::facts::Facts;
 use super::turn::{Ending, Turn};
 use super::{After, Client, Context};
@@ -185,7 +185,7 @@ impl<'s> Plan<'s> {
 ///
 /// # Errors
 /// The failure to answer; nothing has been sent to the client yet.
-pub(super) async fn forward<'a>(turn: &mut Turn<'a>, mut plan: Plan<'a>) -> Result<Ending, Failure> {
+pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: &mut Plan<'a>) -> Result<Ending, Failure> {
     let (cluster, service) = plan.cluster.names();
     turn.story.cluster = Some(cluster);
     turn.story.service.get_or_insert(service);
@@ -199,7 +199,7 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, mut plan: Plan<'a>) -> Resu
     let mut tried = Tried::new();
     loop {
         let retry_on = if tries_left > 0 { &*plan.retry.on_status } else { &[] };
-        let error = match attempt(turn, &plan, deadline, retry_on, &tried).await {
+        let error = match attempt(turn, plan, deadline, retry_on, &tried).await {
             Ok((mut after, failure)) => {
                 if let After::Upgrade(upgraded) = &mut after {
                     upgraded.passage = plan.passage.take();
@@ -298,7 +298,8 @@ async fn attempt(
     retry_on: &[u16],
     tried: &[SocketAddr],
 ) -> Result<Ending, AttemptError> {
-    let obtained = deadline.limit(obtain(turn, plan, tried)).await;
+    // Boxed: it is over before the request is sent, and whoever waits for the answer should not carry it.
+    let obtained = deadline.limit(Box::pin(obtain(turn, plan, tried))).await;
     let (connection, key, reused) = obtained.ok_or(AttemptError::last(Failure::RequestDeadline))??;
     turn.story.upstream = Some(connection.address);
     turn.story.upstream_local = Some(connection.local);
@@ -309,7 +310,11 @@ async fn attempt(
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
     let terms = exchange::Terms { deadline, head_deadline, retry_on, fields: plan.answer_fields(), reused };
     turn.client.set_upstream(Some(connection.socket.share()));
-    let result = exchange::run(turn, plan, connection, terms).await;
+    let mut exchange = Exchange::new(turn, connection, terms);
+    let result = match exchange.run(plan).await {
+        Ok(()) => Ok(exchange.finish()),
+        Err(broken) => exchange.break_off(broken).map(|ending| (ending, None)),
+    };
     turn.client.set_upstream(None);
     context.balancer.ended(address);
     match result {
@@ -371,7 +376,7 @@ async fn obtain(
     turn: &mut Turn<'_>,
     plan: &Plan<'_>,
     tried: &[SocketAddr],
-) -> Result<(Connection, PoolKey, bool), AttemptError> {
+) -> Result<(Box<Connection>, PoolKey, bool), AttemptError> {
     let context = Rc::clone(turn.context);
     let cluster = plan.cluster.get();
     let (profile, server_name) = match &cluster.tls {
@@ -417,7 +422,7 @@ async fn obtain(
 /// How a request comes to its connection where connections are counted.
 enum Place {
     /// One has become idle.
-    Idle(Connection),
+    Idle(Box<Connection>),
     /// One more may be made.
     New(Box<Lease>),
 }
@@ -453,7 +458,7 @@ async fn open(
     candidates: &Candidates,
     origination: Option<(&Arc<TlsProfile>, &HostName)>,
     mut lease: Option<Box<Lease>>,
-) -> Result<Connection, AttemptError> {
+) -> Result<Box<Connection>, AttemptError> {
     let mut error = AttemptError { failure: Failure::NoHealthyUpstream, cause: Cause::Final };
     let client = dial::Client { source: turn.client.peer, destination: turn.client.local };
     for address in candidates {

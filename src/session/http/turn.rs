@@ -65,21 +65,24 @@ impl<'a> Turn<'a> {
     pub(super) async fn take(&mut self) -> After {
         let (settings, tables) = (&self.snapshot.settings, &self.snapshot.routes.tables);
         settings.fields.withhold(&mut self.head, self.inbound.bytes(), tables.method_policy);
-        let result = match self.begin().await {
+        // Matched where it is: a plan that moved would be there twice.
+        let mut next = self.begin().await;
+        let result = match &mut next {
             Ok(Next::Forward(plan)) => forward::forward(self, plan).await,
             Ok(Next::Respond(response, fields)) => {
                 let DirectResponse { status, body, .. } = response;
-                Ok((self.respond(Answer { status: *status, body, location: None, fields: &fields }).await, None))
+                Ok((self.respond(Answer { status: *status, body, location: None, fields }).await, None))
             }
             Ok(Next::Redirect(status, location, fields)) => {
-                let location = Some(&*location);
-                Ok((self.respond(Answer { status, body: b"", location, fields: &fields }).await, None))
+                let location = Some(&**location);
+                Ok((self.respond(Answer { status: *status, body: b"", location, fields }).await, None))
             }
             Ok(Next::Preflight(fields)) => {
-                Ok((self.respond(Answer { status: 200, body: b"", location: None, fields: &fields }).await, None))
+                Ok((self.respond(Answer { status: 200, body: b"", location: None, fields }).await, None))
             }
-            Err(failure) => Err(failure),
+            Err(failure) => Err(failure.clone()),
         };
+        drop(next);
         let (after, failure) = match result {
             Ok(ending) => ending,
             Err(failure) => (self.answer(&failure).await, Some(failure)),

@@ -23,7 +23,7 @@ use super::{After, Client, Context};
 /// What a request leaves behind that has become a tunnel. Borrows nothing of the configuration it began under.
 #[derive(Debug)]
 pub(super) struct Upgraded {
-    connection: Connection,
+    connection: Box<Connection>,
     head: RequestHead,
     /// The answer, and what came behind it, as far as the client's socket has not taken it.
     pending: Vec<u8>,
@@ -34,7 +34,7 @@ pub(super) struct Upgraded {
 }
 
 impl Upgraded {
-    pub(super) fn new(turn: &mut Turn<'_>, connection: Connection, pending: Vec<u8>) -> Self {
+    pub(super) fn new(turn: &mut Turn<'_>, connection: Box<Connection>, pending: Vec<u8>) -> Self {
         let (story, names) = turn.story.detach();
         Self { connection, head: turn.head.clone(), pending, story, names, passage: None }
     }
@@ -77,7 +77,7 @@ pub(super) async fn run(context: &Rc<Context>, client: &Client, inbound: &mut In
 async fn carry(
     context: &Context,
     client: &Client,
-    connection: Connection,
+    connection: Box<Connection>,
     (early, pending): (Vec<u8>, Vec<u8>),
     moved: &Transferred,
     idle: Duration,
@@ -99,7 +99,7 @@ async fn carry(
 /// Sends what was there before the tunnel: the rest of the answer, and what the client has sent behind its request.
 async fn open(
     client: &Socket,
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     early: Vec<u8>,
     pending: Vec<u8>,
     moved: &Transferred,

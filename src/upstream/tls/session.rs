@@ -210,6 +210,12 @@ impl TlsSession {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// Bytes of a record that has arrived in part.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Moves what is left of the last read to the front of `input`; returns its length. The next read goes behind it.
     pub fn restore(&mut self, input: &mut [u8]) -> usize {
         let length = self.partial.len();

@@ -76,6 +76,16 @@ impl BodyReader {
         matches!(self.state, State::Done)
     }
 
+    /// Bytes that are still to come, if that is known.
+    #[must_use]
+    pub fn missing(&self) -> Option<u64> {
+        match self.state {
+            State::Done => Some(0),
+            State::Fixed(missing) => Some(missing),
+            State::Chunked(_) | State::UntilClose => None,
+        }
+    }
+
     /// Takes the next piece from the front of `bytes`: at most one run of data, with the framing around it.
     /// `consumed == 0` without `done`: more bytes are needed. No byte is ever needed twice, so that the caller may
     /// drop what was consumed and need not make room for what was not.

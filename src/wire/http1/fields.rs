@@ -112,7 +112,7 @@ pub(super) fn is_end_to_end(name: &[u8]) -> bool {
 
 /// Takes the tokenized fields of a head of `len` bytes over, and reads their facts.
 pub(super) fn gather(headers: &[httparse::Header<'_>], bytes: &[u8], len: usize) -> Result<(Head, Facts), HeadError> {
-    let mut head = Head { len: offset(len), fields: SmallVec::with_capacity(headers.len()) };
+    let mut head = Head { len: offset(len), fields: Vec::with_capacity(headers.len()) };
     let mut facts = Facts::default();
     let mut options = Options::default();
     let mut upgrades = 0;

@@ -1,10 +1,5 @@
 //! What request and response heads have in common: spans, fields, limits and faults.
 
-use smallvec::SmallVec;
-
-/// Fields of a head that are kept without a heap allocation.
-const FIELDS_INLINE: usize = 24;
-
 /// A range of the bytes that a head was parsed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -31,8 +26,8 @@ pub struct Field {
 pub struct Head {
     /// Bytes of the head, the empty line included.
     pub len: u32,
-    /// Every field.
-    pub fields: SmallVec<[Field; FIELDS_INLINE]>,
+    /// Every field. On the heap: a head changes hands a few times, and half a kilobyte would move each time.
+    pub fields: Vec<Field>,
 }
 
 /// HTTP versions that are spoken.

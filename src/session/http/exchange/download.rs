@@ -15,6 +15,9 @@ use super::{Broken, Exchange, body_limits};
 /// Statuses below this one are interim (RFC 9110 section 15.2).
 const FINAL_STATUS_MIN: u16 = 200;
 
+/// Data up to this many bytes is copied behind what goes before it: cheaper for the kernel than two pieces.
+const COPIED_BYTES_MAX: usize = 4096;
+
 /// An interim response is passed on as it is, to clients of HTTP/1.1 alone.
 const INTERIM: ResponseEdits<'_> = ResponseEdits { keep_alive: true, http10: false, fields: &NO_FIELD_EDITS };
 
@@ -42,14 +45,18 @@ impl Exchange<'_, '_> {
             Err(broken) => (&[][..], Err(broken)),
         };
         // What came before a fault is passed on all the same.
-        let sent = self.send_to_client(&output, data);
+        let sent = self.send_to_client(&mut output, data);
         output.clear();
         plain.clear();
         result.and(sent.map_err(Broken::from))
     }
 
     /// Sends a head or framing, and the data behind it, in one call; what the socket does not take is kept.
-    fn send_to_client(&mut self, output: &[u8], data: &[u8]) -> Result<(), Failure> {
+    fn send_to_client(&mut self, output: &mut Vec<u8>, mut data: &[u8]) -> Result<(), Failure> {
+        if data.len() <= COPIED_BYTES_MAX {
+            output.extend_from_slice(data);
+            data = &[];
+        }
         if output.is_empty() && data.is_empty() {
             return Ok(());
         }
@@ -264,6 +271,11 @@ impl Exchange<'_, '_> {
 }
 
 impl Response {
+    /// Bytes of the body that the upstream owes, if that is known.
+    pub(super) fn missing(&self) -> Option<u64> {
+        self.body.missing()
+    }
+
     fn is_chunked(&self) -> bool {
         self.length == BodyLength::Chunked
     }

@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
+use crate::limits::GATHER_TIMEOUT;
 use crate::net::within;
 use crate::upstream::connection::Connection;
 use crate::wire::http1::{BodyReader, FieldEdits};
@@ -28,9 +29,9 @@ pub(super) use upload::{body_limits, discard};
 const CLIENT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An exchange under way.
-struct Exchange<'t, 'a> {
+pub(super) struct Exchange<'t, 'a> {
     turn: &'t mut Turn<'a>,
-    connection: Connection,
+    connection: Box<Connection>,
     /// Where the request body stands.
     upload: BodyReader,
     /// Whether the upstream takes no more of the request; its answer may be on the way all the same.
@@ -45,6 +46,8 @@ struct Exchange<'t, 'a> {
     /// Bytes for the client that its socket has not taken yet.
     pending: Vec<u8>,
     sent_at: Instant,
+    /// Whether the upstream is too slow for its answer to be read in large pieces.
+    trickles: bool,
     terms: Terms<'t>,
 }
 
@@ -84,42 +87,41 @@ enum Ready {
     UpstreamWritable,
     ClientReadable,
     ClientWritable,
+    /// What is there of an answer that comes slowly.
+    Trickle,
 }
 
-/// Sends the request of `turn` and passes the response on. The connection comes back if it may serve another request.
-///
-/// # Errors
-/// A failure before anything was sent to the client. Later ones are part of the ending.
-pub(super) async fn run(
-    turn: &mut Turn<'_>,
-    plan: &Plan<'_>,
-    connection: Connection,
-    terms: Terms<'_>,
-) -> Result<(Ending, Option<Connection>), Broken> {
-    let upload = BodyReader::new(turn.head.body, body_limits(&turn.snapshot.settings.limits));
-    let mut exchange = Exchange {
-        turn,
-        connection,
-        upload,
-        abandoned: false,
-        response: None,
-        switched: false,
-        head_bytes: Vec::new(),
-        interim_count: 0,
-        pending: Vec::new(),
-        sent_at: Instant::now(),
-        terms,
-    };
-    exchange.send_request(plan)?;
-    while !exchange.is_over() {
-        if let Err(broken) = exchange.advance().await {
-            return exchange.break_off(broken);
+impl<'t, 'a> Exchange<'t, 'a> {
+    /// An exchange over `connection`, of which nothing has happened yet.
+    pub(super) fn new(turn: &'t mut Turn<'a>, connection: Box<Connection>, terms: Terms<'t>) -> Self {
+        Self {
+            upload: BodyReader::new(turn.head.body, body_limits(&turn.snapshot.settings.limits)),
+            turn,
+            connection,
+            abandoned: false,
+            response: None,
+            switched: false,
+            head_bytes: Vec::new(),
+            interim_count: 0,
+            pending: Vec::new(),
+            sent_at: Instant::now(),
+            trickles: false,
+            terms,
         }
     }
-    Ok(exchange.finish())
-}
 
-impl Exchange<'_, '_> {
+    /// Sends the request and passes the response on; [`Self::finish`] or [`Self::break_off`] is due then.
+    ///
+    /// # Errors
+    /// What it came to nothing by.
+    pub(super) async fn run(&mut self, plan: &Plan<'_>) -> Result<(), Broken> {
+        self.send_request(plan)?;
+        while !self.is_over() {
+            self.advance().await?;
+        }
+        Ok(())
+    }
+
     /// Whether the response has been passed on whole, or is followed by another protocol.
     fn is_over(&self) -> bool {
         self.switched || self.pending.is_empty() && self.response.as_ref().is_some_and(|response| response.done)
@@ -128,6 +130,7 @@ impl Exchange<'_, '_> {
     /// Waits for whatever can make progress, and makes it.
     async fn advance(&mut self) -> Result<(), Broken> {
         self.turn.story.ended = None;
+        self.gather();
         match self.wait().await? {
             Ready::UpstreamReadable => self.receive_response()?,
             Ready::UpstreamWritable => {
@@ -137,8 +140,15 @@ impl Exchange<'_, '_> {
             }
             Ready::ClientReadable => self.receive_body()?,
             Ready::ClientWritable => self.send_pending()?,
+            Ready::Trickle => self.trickles = true,
         }
         Ok(())
+    }
+
+    /// Lets an answer of known length come in large pieces, as long as the upstream is quick.
+    fn gather(&mut self) {
+        let missing = self.response.as_ref().and_then(|response| response.missing()).unwrap_or(0);
+        self.connection.gather(if self.trickles { 0 } else { missing });
     }
 
     /// Waits for progress. A client that has vanished shows only here while its upstream thinks: nothing is read from
@@ -146,9 +156,13 @@ impl Exchange<'_, '_> {
     async fn wait(&self) -> Result<Ready, Failure> {
         let (mut wait, silence) = self.patience();
         loop {
-            let pause = wait.min(CLIENT_LOOK_INTERVAL);
+            let gathers = self.connection.gathers() && self.pending.is_empty();
+            let pause = wait.min(if gathers { GATHER_TIMEOUT } else { CLIENT_LOOK_INTERVAL });
             if let Some(ready) = within(pause, self.ready()).await {
                 return Ok(ready);
+            }
+            if gathers {
+                return Ok(Ready::Trickle);
             }
             wait -= pause;
             if self.turn.client.transport.has_failed() {
@@ -180,6 +194,16 @@ impl Exchange<'_, '_> {
     }
 
     async fn ready(&self) -> Ready {
+        let sends = self.connection.is_blocked();
+        if self.pending.is_empty() && !sends && (self.abandoned || self.upload.is_done()) {
+            poll_fn(|context| self.connection.socket.poll_readable(context)).await;
+            return Ready::UpstreamReadable;
+        }
+        // Boxed: nearly every wait is for the upstream alone.
+        Box::pin(self.any_ready()).await
+    }
+
+    async fn any_ready(&self) -> Ready {
         let (upstream, client) = (&self.connection.socket, &self.turn.client.transport);
         let sends = self.connection.is_blocked();
         let answers = !self.pending.is_empty();
@@ -207,18 +231,22 @@ impl Exchange<'_, '_> {
         .await
     }
 
-    /// Ends a failed exchange: answered by the caller if the client has seen nothing, cut off visibly if it has.
-    fn break_off(self, broken: Broken) -> Result<(Ending, Option<Connection>), Broken> {
+    /// Ends a failed exchange: cut off visibly if the client has seen something of an answer.
+    ///
+    /// # Errors
+    /// It has not: the failure is the caller's to answer.
+    pub(super) fn break_off(self, broken: Broken) -> Result<Ending, Broken> {
         // An interim response that went out in part is an answer begun, too.
         match (self.response.is_some() || self.switched || !self.pending.is_empty(), broken) {
-            (true, Broken::Failure(failure)) => Ok(((After::Reset, Some(failure)), None)),
+            (true, Broken::Failure(failure)) => Ok((After::Reset, Some(failure))),
             // The rest of it is lost with the attempt; another answer must not follow its torn beginning.
-            (true, Broken::Status) => Ok(((After::Reset, Some(Failure::UpstreamTruncated)), None)),
+            (true, Broken::Status) => Ok((After::Reset, Some(Failure::UpstreamTruncated))),
             (false, broken) => Err(broken),
         }
     }
 
-    fn finish(self) -> (Ending, Option<Connection>) {
+    /// Ends an exchange that is over. The connection comes back if it may serve another request.
+    pub(super) fn finish(mut self) -> (Ending, Option<Box<Connection>>) {
         if self.switched {
             let upgraded = Upgraded::new(self.turn, self.connection, self.pending);
             return ((After::Upgrade(Box::new(upgraded)), None), None);
@@ -233,6 +261,7 @@ impl Exchange<'_, '_> {
         };
         let reusable = response.upstream_keeps && uploaded && !self.connection.is_blocked();
         if reusable {
+            self.connection.gather(0);
             return ((after, None), Some(self.connection));
         }
         self.connection.close();
