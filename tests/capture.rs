@@ -245,6 +245,32 @@ fn a_proxy_opened_by_a_tcp_entry_is_the_way_out() {
     });
 }
 
+/// The database's client speaks in the clear to the address of its database, and verified TLS arrives there.
+#[test]
+fn captured_tcp_goes_out_in_the_tls_of_its_rule_to_its_original_destination() {
+    in_world(|world| {
+        let authority = Authority::new();
+        world.outside("203.0.113.9");
+        let db = Upstream::tls_on(listen("203.0.113.9:5432"), &authority.issue("db.example"), greeter);
+        let rule = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: db}\nspec: {host: db.example, trafficPolicy: {tls: {mode: SIMPLE}}}\n";
+        let gateway = Gateway::builder()
+            .trust(&authority)
+            .resources(tcp_entry("db", "203.0.113.9", 5432) + rule)
+            .setting(PATIENT)
+            .capture(LISTENER, "REDIRECT")
+            .start();
+        world.capture(Filter::Redirect(15001));
+
+        let target = "203.0.113.9:5432".parse().expect("an address");
+        let mut socket = world.client(|| client::connect(target));
+        assert_eq!(talk(&mut socket), "220 ready\r\nand hello");
+        assert_eq!(db.seen().counts().server_names, ["db.example"]);
+        let line = gateway.log().first();
+        assert_eq!((line.upstream_host.as_str(), line.flags.as_str()), ("203.0.113.9:5432", "-"));
+        assert_eq!((line.bytes_received, line.bytes_sent), (9, 20));
+    });
+}
+
 #[test]
 fn policies_judge_tcp_by_source_destination_port_and_server_name() {
     in_world(|world| {

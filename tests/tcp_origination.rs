@@ -91,6 +91,10 @@ fn what_a_plain_client_says_arrives_inside_verified_tls() {
     assert_eq!((line.request.as_str(), line.flags.as_str()), ("- - -", "-"));
     assert_eq!((line.bytes_received, line.bytes_sent), (8, 8), "those of the client, not those on the wire");
     assert_eq!(line.upstream_cluster, format!("outbound|9000||{DB}"));
+    let metrics = scene.gateway.ask("/metrics").expect("the admin endpoint answers");
+    let sent = metrics.text().lines().find(|line| line.starts_with("istio_tcp_sent_bytes_total{"));
+    let sent = sent.expect("a row of the session");
+    assert!(sent.contains("connection_security_policy=\"tls\"") && sent.ends_with(" 8"), "{sent}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod closed;
 mod gateways;
 mod mesh;
 mod namespaces;
+mod outbound;
 mod refused;
 mod routes;
 mod rules;

@@ -266,6 +266,7 @@ async fn reach(
             Ok(reached) => {
                 account.inspect(|account| account.report(address, Outcome::Connected));
                 story.reached = true;
+                story.transport_failure = None;
                 story.originated_tls = matches!(reached, Reached::Sealed(_));
                 return Ok((reached, lease));
             }

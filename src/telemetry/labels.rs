@@ -30,7 +30,7 @@ impl<'a> LabelView<'a> {
             service_name: record.cluster.map_or(UNKNOWN, service_name),
             status: http.map_or(0, |http| http.status),
             flags: known_flags(record.flags),
-            originated_tls: http.is_some() && record.originated_tls,
+            originated_tls: record.originated_tls,
         }
     }
 
@@ -85,7 +85,7 @@ impl Labels for TunnelLabels {
             service_name: &self.service_name,
             status: 0,
             flags: self.flags,
-            originated_tls: false,
+            originated_tls: self.originated_tls,
         }
     }
 }
@@ -143,7 +143,8 @@ impl From<LabelView<'_>> for RequestLabels {
 
 impl From<LabelView<'_>> for TunnelLabels {
     fn from(view: LabelView<'_>) -> Self {
-        Self { service: view.service.into(), service_name: view.service_name.into(), flags: view.flags }
+        let (service, service_name) = (view.service.into(), view.service_name.into());
+        Self { service, service_name, flags: view.flags, originated_tls: view.originated_tls }
     }
 }
 

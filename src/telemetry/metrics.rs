@@ -142,6 +142,8 @@ pub struct TunnelLabels {
     pub service_name: Box<str>,
     /// The flags.
     pub flags: &'static str,
+    /// Whether the gateway opened TLS around the session.
+    pub originated_tls: bool,
 }
 
 /// Counters of one [`TunnelLabels`].

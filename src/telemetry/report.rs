@@ -83,7 +83,9 @@ fn with_request_labels(labels: &RequestLabels, write: impl FnOnce(&[(&'static st
 
 fn tunnels(out: &mut Exposition, total: &Counters) {
     let mut rows: Vec<_> = total.tunnels.iter().collect();
-    rows.sort_unstable_by_key(|(labels, _)| (&labels.service, &labels.service_name, labels.flags));
+    rows.sort_unstable_by_key(|(labels, _)| {
+        (&labels.service, &labels.service_name, labels.flags, labels.originated_tls)
+    });
     let mut counter = |name, help, of: fn(&TunnelCounters) -> u64| {
         let mut metric = out.metric(name, Kind::Counter, help);
         for (labels, row) in &rows {
@@ -103,7 +105,8 @@ fn tunnel_labels(labels: &TunnelLabels) -> [(&'static str, &str); 6] {
         ("destination_service_name", &labels.service_name),
         ("request_protocol", "tcp"),
         ("response_flags", labels.flags),
-        ("connection_security_policy", "unknown"),
+        // What clients have encrypted themselves is not known.
+        ("connection_security_policy", if labels.originated_tls { "tls" } else { "unknown" }),
     ]
 }
 
@@ -303,7 +306,12 @@ mod tests {
             originated_tls: true,
         };
         counters.requests.entry(request).or_default().duration.count = 1;
-        let tunnel = TunnelLabels { service: "unknown".into(), service_name: "BlackHoleCluster".into(), flags: "UH" };
+        let tunnel = TunnelLabels {
+            service: "unknown".into(),
+            service_name: "BlackHoleCluster".into(),
+            flags: "UH",
+            originated_tls: false,
+        };
         counters.tunnels.entry(tunnel).or_default().closed = 9;
         let text = exposition(&facts(), &[(0, counters)]);
         for line in [

@@ -1,7 +1,7 @@
 //! Istio's tasks about egress, followed on one machine: their YAML, local servers, and the outcomes that they promise.
 //!
 //! Where a task dials a well-known port, `targetPort` is added, so that the tests need no privilege; nothing else is
-//! changed.
+//! changed. The task that opens a company's proxy by a TCP entry needs captured traffic: it is followed in `tests/capture.rs`.
 
 #[path = "../support/mod.rs"]
 mod support;
