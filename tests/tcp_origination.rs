@@ -243,16 +243,11 @@ fn a_client_that_is_known_to_speak_tls_is_refused_before_anything_is_dialled() {
     assert_eq!(upstream.seen().counts().connections, 0);
 }
 
-#[test]
-fn bulk_passes_intact_both_ways_through_bounded_memory() {
-    const BYTES: u64 = 16 * 1024 * 1024;
-    let (_upstream, builder) = before(service::echo);
-    let scene = Scene::start(builder);
-    let before = scene.gateway.peak_memory_kib();
-    let mut socket = scene.connect();
+/// Sends so many bytes of the pattern and reads them back.
+fn assert_echo(mut socket: TcpStream, bytes: u64) {
     let mut writer = socket.try_clone().expect("a second handle");
     let sender = std::thread::spawn(move || {
-        pattern::write(&mut writer, BYTES).expect("the tunnel is open");
+        pattern::write(&mut writer, bytes).expect("the tunnel is open");
         writer.shutdown(Shutdown::Write).expect("the tunnel is open");
     });
     let mut checker = Checker::default();
@@ -264,11 +259,87 @@ fn bulk_passes_intact_both_ways_through_bounded_memory() {
         }
     }
     sender.join().expect("all is sent");
-    assert_eq!(checker.verdict(), intact(BYTES));
+    assert_eq!(checker.verdict(), intact(bytes));
+}
+
+#[test]
+fn bulk_passes_intact_both_ways_through_bounded_memory() {
+    const BYTES: u64 = 16 * 1024 * 1024;
+    for driver in ["auto", "epoll"] {
+        let (_upstream, builder) = before(service::echo);
+        let scene = Scene::start(builder.setting(&format!("ioDriver: {driver}\n")));
+        let before = scene.gateway.peak_memory_kib();
+        assert_echo(scene.connect(), BYTES);
+        let grown = scene.gateway.peak_memory_kib() - before;
+        assert!(grown < 16 * 1024, "{driver}: 32 MiB took {grown} KiB of memory");
+        let line = scene.gateway.log().first();
+        assert_eq!((line.bytes_received, line.bytes_sent), (BYTES, BYTES), "{driver}");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_upstream_and_costs_no_memory() {
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = std::sync::Arc::clone(&sent);
+    let (_upstream, builder) = before(move |stream: &mut Stream, _: &Seen| {
+        let piece = vec![b'x'; 64 * 1024];
+        loop {
+            stream.write_all(&piece)?;
+            counted.fetch_add(piece.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    let scene = Scene::start(builder.setting("limits: {tunnelIdleTimeout: 1s}\n"));
+    let before = scene.gateway.peak_memory_kib();
+    let _socket = scene.connect();
+    // It stops moving, and is cut.
+    assert_eq!(scene.gateway.log().first().flags, "SI");
     let grown = scene.gateway.peak_memory_kib() - before;
-    assert!(grown < 16 * 1024, "32 MiB took {grown} KiB of memory");
+    let sent = sent.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(grown < 8 * 1024, "{sent} bytes that nobody reads took {grown} KiB of memory");
+}
+
+#[test]
+fn new_keys_in_the_middle_change_nothing() {
+    let (_upstream, builder) = before(|stream: &mut Stream, seen: &Seen| {
+        stream.renew_keys()?;
+        let mut buffer = [0; 4];
+        for _ in 0..3 {
+            stream.read_exact(&mut buffer)?;
+            stream.renew_keys()?;
+            stream.write_all(&buffer)?;
+            stream.flush()?;
+        }
+        service::echo(stream, seen)
+    });
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    for text in ["ping", "pong", "pang", "and more"] {
+        exchange(&mut socket, text);
+    }
+    drop(socket);
+    assert_eq!(scene.gateway.log().first().flags, "-");
+}
+
+#[test]
+fn bytes_that_are_no_record_end_the_session_and_reach_nobody() {
+    let (_upstream, builder) = before(|stream: &mut Stream, seen: &Seen| {
+        stream.write_all(b"good")?;
+        stream.flush()?;
+        let mut buffer = [0; 4];
+        stream.read_exact(&mut buffer)?;
+        stream.inject(b"HTTP/1.1 200 OK\r\n\r\n")?;
+        service::record(stream, seen)
+    });
+    let scene = Scene::start(builder);
+    let mut socket = scene.connect();
+    socket.write_all(b"ping").expect("the tunnel is open");
+    let mut answer = Vec::new();
+    let error = socket.read_to_end(&mut answer).expect_err("no end is said");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(String::from_utf8_lossy(&answer), "good");
     let line = scene.gateway.log().first();
-    assert_eq!((line.bytes_received, line.bytes_sent), (BYTES, BYTES));
+    assert_eq!(line.flags, "UC");
+    assert!(line.transport_failure.contains("TLS_error"), "{}", line.transport_failure);
 }
 
 #[test]

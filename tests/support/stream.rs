@@ -42,6 +42,25 @@ impl Stream {
         }
     }
 
+    /// Sends a KeyUpdate that asks for another in return (RFC 8446 section 4.6.3).
+    pub(crate) fn renew_keys(&mut self) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Plain(_) => Err(io::ErrorKind::Unsupported.into()),
+            Inner::Tls(stream) => {
+                stream.conn.refresh_traffic_keys().map_err(io::Error::other)?;
+                stream.flush()
+            }
+        }
+    }
+
+    /// Sends bytes past the TLS session, as whoever sits on the way does.
+    pub(crate) fn inject(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Plain(socket) => socket.write_all(bytes),
+            Inner::Tls(stream) => stream.sock.write_all(bytes),
+        }
+    }
+
     /// Ends the sending direction with FIN alone, as a server does that crashed.
     pub(crate) fn truncate(&mut self) -> io::Result<()> {
         match &self.inner {
