@@ -64,9 +64,13 @@ pub enum Failure {
     HandshakeFailed,
     /// The upstream closed or reset before a response.
     UpstreamClosed,
+    /// The upstream refused a stream, and has not looked at its request (HTTP/2).
+    UpstreamRefused,
+    /// The upstream reset a stream before a response (HTTP/2).
+    UpstreamReset,
     /// The upstream closed or reset in the middle of a response.
     UpstreamTruncated,
-    /// The response is not valid HTTP/1.
+    /// The response is not valid HTTP.
     ResponseMalformed,
     /// The route's timeout passed before the response was complete.
     RequestDeadline,
@@ -113,6 +117,7 @@ impl Failure {
             Self::DownstreamClosed => "DC",
             Self::ConnectFailed | Self::ConnectTimeout | Self::HandshakeFailed => "UF",
             Self::UpstreamClosed | Self::UpstreamTruncated => "UC",
+            Self::UpstreamRefused | Self::UpstreamReset => "UR",
             Self::ResponseMalformed => "UPE",
             Self::RequestDeadline => "UT",
             Self::Overload | Self::UpstreamOverflow => "UO",
@@ -149,6 +154,8 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeFailed
             | Self::UpstreamClosed
+            | Self::UpstreamRefused
+            | Self::UpstreamReset
             | Self::UpstreamOverflow
             | Self::Overload => Some(503),
             Self::ResponseMalformed => Some(502),
@@ -195,6 +202,8 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeFailed
             | Self::UpstreamClosed
+            | Self::UpstreamRefused
+            | Self::UpstreamReset
             | Self::UpstreamTruncated
             | Self::ResponseMalformed
             | Self::RequestDeadline
@@ -236,6 +245,8 @@ impl Failure {
             Self::ConnectTimeout => "upstream_reset_before_response_started{connection_timeout}",
             Self::HandshakeFailed => "upstream_reset_before_response_started{tls_handshake_failure}",
             Self::UpstreamClosed => "upstream_reset_before_response_started{connection_termination}",
+            Self::UpstreamRefused => "upstream_reset_before_response_started{remote_refused_stream_reset}",
+            Self::UpstreamReset => "upstream_reset_before_response_started{remote_reset}",
             Self::UpstreamTruncated => "upstream_reset_after_response_started{connection_termination}",
             Self::ResponseMalformed => "upstream_reset_before_response_started{protocol_error}",
             Self::RequestDeadline => "response_timeout",

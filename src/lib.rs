@@ -25,6 +25,8 @@
 //!    and [`relay`] moves bytes until both sides have finished.
 //! 4. HTTP goes to `session::http`, a loop with one turn per request: read a head ([`wire::http1`]), decide, take an
 //!    upstream connection from the pool or open one ([`upstream::tls`]), stream both bodies, and keep what can be kept.
+//!    A client that opens with the preface of HTTP/2 gets a task per request ([`http2`], `session::http2`); each is served by
+//!    that code as a connection that carries one request. Upstreams that speak HTTP/2 share connections ([`upstream::http2`]).
 //! 5. Either way `session::Context::finish` is called exactly once, and from it come the access-log line and the
 //!    counters ([`telemetry`]).
 //!
@@ -33,21 +35,23 @@
 //!
 //! # Who may use whom
 //!
-//! `session` uses `route`, `wire`, `upstream`, `relay`, `net` and `telemetry`; these do not know it, nor `worker`,
-//! `control` or `config`. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
+//! `session` uses `route`, `wire`, `upstream`, `relay`, `http2`, `net` and `telemetry`; these do not know it, nor `worker`,
+//! `control` or `config`. `upstream` uses `http2`, too. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
 //! crosses from the control thread to the workers, and workers share nothing that is ever written.
 //!
 //! # Words
 //!
 //! *Downstream* is the client's side, *upstream* the service's. A *listener* accepts; a *route* says which *cluster* a
 //! session goes to; a cluster is a set of *endpoints* with one policy. A *tunnel* is a TLS session relayed untouched; a
-//! *turn* is one request of an HTTP connection; to *originate* is to open TLS for a client that spoke none. A
+//! *turn* is one request of an HTTP connection, or of a *stream* of HTTP/2; a *link* is an upstream connection that many
+//! streams share; to *originate* is to open TLS for a client that spoke none. A
 //! *generation* is one configuration that took force.
 
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod failure;
+pub mod http2;
 pub mod limits;
 pub mod net;
 pub mod relay;

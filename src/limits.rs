@@ -78,7 +78,8 @@ pub const AUDITED_BYTES_MAX: usize = 1024;
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Most memory of a session that holds no data: one that waits for a hello, a head, the next request, or the bytes of a
-/// tunnel. Beside it stand the kernel's socket buffers. Kept under load by `tests/hostile/memory.rs`.
+/// tunnel. Beside it stand the kernel's socket buffers, and of a connection in HTTP/2 those of h2, some 32 KiB. Kept under
+/// load by `tests/hostile/memory.rs`.
 pub const SESSION_IDLE_BYTES_MAX: usize = 16 * 1024;
 
 /// Most memory of a session, whatever its peers send and do not read: what one read brings, once for each direction,
@@ -131,6 +132,65 @@ pub const FORWARD_PROXY_INTERIM_MAX: usize = 4;
 
 /// Longest wait for the TLS handshake with an upstream, after the connection was made.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams of a connection in HTTP/2, of a client or to an upstream: as many requests are under way on it as RFC 9113
+/// section 6.5.2 wants allowed at least. An upstream may allow fewer.
+pub const HTTP2_STREAMS_MAX: u32 = 100;
+
+/// Window of a stream of a client, in bytes: what it may send of a body before the upstream takes any. Clients are near.
+pub const HTTP2_CLIENT_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Window of a stream of an upstream: what waits for a client that is slow, and what crosses a long way in one round trip.
+pub const HTTP2_UPSTREAM_WINDOW_BYTES: u32 = 512 * 1024;
+
+/// Bytes that a stream hands over to be sent before its connection has sent any; what is more stays with the session.
+pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Most bytes that a session takes from one side at once where the other is a stream: what the stream has no room for, it
+/// has to keep.
+pub const HTTP2_SESSION_READ_BYTES: usize = 64 * 1024;
+
+/// Largest frame that is taken (RFC 9113 section 4.2: no smaller one may be asked for).
+pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 * 1024;
+
+/// What frames of data may cost beyond their bytes while nobody takes them, on one connection: 256 bytes for each, less
+/// what it carries (h2's measure, and about what it keeps). A connection that costs more is closed.
+pub const HTTP2_SMALL_DATA_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Streams that were reset by us and are remembered for a moment, so that what is still on its way to them is no fault.
+pub const HTTP2_RESET_STREAMS_REMEMBERED: usize = 64;
+
+/// Streams that a client may open and reset before anybody has looked at them.
+pub const HTTP2_UNSEEN_RESETS_MAX: usize = 32;
+
+/// Streams that a peer may have reset by its own faults over the life of a connection (CVE-2025-8671, "MadeYouReset").
+pub const HTTP2_FAULTS_MAX: usize = 256;
+
+/// Requests that a client may take back before it is looked at whether it takes back most of them (CVE-2023-44487, "Rapid
+/// Reset"): then its connection is closed.
+pub const HTTP2_RESETS_MAX: u32 = 256;
+
+/// Frames that carry no message (pings, settings, priorities, resets, windows, empty ones) which a connection may bring at
+/// once; each makes work and none is of use. More are earned by time, heads, and data in either direction.
+pub const HTTP2_IDLE_FRAMES_MAX: u64 = 10_000;
+
+/// More of them for each second.
+pub const HTTP2_IDLE_FRAMES_PER_SECOND: u64 = 10;
+
+/// More of them for each request: windows, a priority, a reset, and of an upstream its heads, interim ones among them.
+pub const HTTP2_IDLE_FRAMES_PER_HEAD: u64 = 16;
+
+/// More of them for each frame of data, in either direction: two windows, and the pings by which gRPC measures its way.
+pub const HTTP2_IDLE_FRAMES_PER_DATA: u64 = 4;
+
+/// Reads of a connection before others get their turn.
+pub const HTTP2_READS_IN_A_ROW_MAX: u32 = 16;
+
+/// Bytes of a connection that are sent in one call.
+pub const HTTP2_WRITE_BYTES: usize = 32 * 1024;
+
+/// Bytes of TLS that a connection takes from its socket at once, for frames to be read from: four records.
+pub const HTTP2_LINE_BYTES: usize = 64 * 1024;
 
 /// Longest wait for an answer of the resolver thread.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -277,3 +337,9 @@ const _: () = assert!(DNS_WAITING_PER_DOMAIN < RESOLVING_NAMES_MAX); // A domain
 const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
 const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);
 const _: () = assert!(GATHERED_BYTES_MAX <= SCRATCH_BYTES); // One read takes what was gathered.
+// A stream that nobody reads must not stop the others of its connection.
+const _: () = assert!(HTTP2_STREAMS_MAX as u64 * (HTTP2_UPSTREAM_WINDOW_BYTES as u64) < 1 << 31);
+// A stream costs no more than a session of its own would.
+const _: () = assert!(
+    HTTP2_UPSTREAM_WINDOW_BYTES as usize + 2 * HTTP2_SESSION_READ_BYTES + HTTP2_SEND_BUFFER_BYTES < SESSION_BYTES_MAX
+);

@@ -335,8 +335,16 @@ const NOTES: &[(&str, &str)] = &[
     ("DestinationRule.trafficPolicy.portLevelSettings", "replaces `trafficPolicy` for its port"),
     ("DestinationRule.trafficPolicy.loadBalancer.simple", "PASSTHROUGH is LEAST_REQUEST"),
     ("DestinationRule.trafficPolicy.connectionPool.http.http2MaxRequests", "of HTTP/1.1, too"),
-    ("DestinationRule.trafficPolicy.connectionPool.http.useClientProtocol", "clients speak HTTP/1.1, and so do we"),
-    ("DestinationRule.trafficPolicy.connectionPool.http.h2UpgradePolicy", "HTTP/2 is not spoken to upstreams"),
+    (
+        "DestinationRule.trafficPolicy.connectionPool.http.h2UpgradePolicy",
+        "UPGRADE whatever the port says; DEFAULT is the mesh's, for ports of HTTP",
+    ),
+    ("DestinationRule.trafficPolicy.connectionPool.http.maxConcurrentStreams", "at most 100"),
+    (
+        "DestinationRule.trafficPolicy.connectionPool.http.http2Keepalive",
+        "no pings are sent; `tcpKeepalive` finds dead connections, too",
+    ),
+    ("MeshConfig.h2UpgradePolicy", "for ports of HTTP where no DestinationRule says otherwise"),
     (
         "DestinationRule.trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl",
         "a client without the cookie is given one; `0s`: until its session ends",

@@ -50,7 +50,7 @@ fn the_passthrough_example_is_explained_field_by_field() {
             "verdict": "allow", "reason": "via_upstream", "host": GOOGLEAPIS, "port": 443, "route": null,
             "cluster": "outbound|443||www.googleapis.com", "tls": "PASSTHROUGH", "sni": GOOGLEAPIS,
             "endpoints": ["www.googleapis.com:443"], "status": null, "responseFlags": null, "destinations": null,
-            "entrances": null, "traffic": null,
+            "upstreamProtocol": null, "entrances": null, "traffic": null,
             "location": null, "notes": null, "audited": null,
         })
     );
@@ -68,6 +68,25 @@ fn the_origination_example_names_its_rule_and_the_tls_that_is_opened() {
     // A client that speaks TLS is never encrypted a second time.
     let (_, answer) = explain(resources::PUBLISHED_ORIGINATION, &["https://www.googleapis.com"]);
     assert_eq!(answer["tls"], "PASSTHROUGH");
+}
+
+#[test]
+fn the_protocol_towards_the_upstream_is_told() {
+    for (protocol, policy, expected) in [
+        ("HTTP", "{}", "HTTP/1.1"),
+        ("GRPC", "{}", "HTTP/2"),
+        ("HTTP", "{h2UpgradePolicy: UPGRADE}", "HTTP/2"),
+        ("HTTP2", "{useClientProtocol: true}", "as the client"),
+    ] {
+        let entry = resources::http_entry("a", GOOGLEAPIS, 80);
+        let entry = entry.replace("protocol: HTTP\n", &format!("protocol: {protocol}\n"));
+        let rule = format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\n\
+             spec: {{host: {GOOGLEAPIS}, trafficPolicy: {{connectionPool: {{http: {policy}}}}}}}\n"
+        );
+        let (code, answer) = explain(&(entry + &rule), &[&format!("http://{GOOGLEAPIS}/")]);
+        assert_eq!((code, &answer["upstreamProtocol"]), (0, &json!(expected)), "{protocol} {policy}: {answer}");
+    }
 }
 
 #[test]

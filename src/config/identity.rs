@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use crate::route::cluster::{Endpoints, PoolId, TlsBounds, TlsProfile, VerifyName};
+use crate::route::cluster::{Endpoints, HttpVersion, PoolId, TlsBounds, TlsProfile, VerifyName};
 use crate::route::host::HostName;
 use crate::route::traffic::{AccountId, Traffic};
 
@@ -86,6 +86,8 @@ pub(super) struct PoolKey<'a> {
     pub(super) endpoints: &'a Endpoints,
     /// The SNI and the profile; the inner `None` is a profile that is not available.
     pub(super) tls: Option<(Option<&'a HostName>, Option<u32>)>,
+    /// What is spoken.
+    pub(super) version: HttpVersion,
     /// Bounds, and what a connection begins with.
     pub(super) traffic: Option<&'a Traffic>,
 }
@@ -171,7 +173,7 @@ mod tests {
             1 => &Endpoints::Requested { port: 1 },
             _ => &Endpoints::Requested { port: 2 },
         };
-        PoolKey { service: "a", endpoints, tls: None, traffic: None }
+        PoolKey { service: "a", endpoints, tls: None, version: HttpVersion::One, traffic: None }
     }
 
     #[test]

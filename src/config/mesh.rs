@@ -45,6 +45,7 @@ pub struct Mesh {
     retry: Option<RetryPolicy>,
     root_namespace: Option<Box<str>>,
     tls: Option<TlsBounds>,
+    upgrade_http: Option<bool>,
 }
 
 /// What is in force and is no setting of sessions.
@@ -56,6 +57,8 @@ pub(super) struct Settled {
     pub(super) root_namespace: Box<str>,
     /// For TLS that the gateway opens.
     pub(super) tls: TlsBounds,
+    /// Whether ports of HTTP are spoken to in HTTP/2 where no DestinationRule says otherwise.
+    pub(super) upgrade_http: bool,
 }
 
 /// `accessLogEncoding` and `accessLogFormat`: a format means the encoding that stands beside it.
@@ -85,6 +88,12 @@ pub(super) fn judge(config: &MeshConfig, folder: &Path, refuse: Refuse<'_>) -> M
         }),
         root_namespace: config.root_namespace.as_deref().filter(|name| !name.is_empty()).map(Into::into),
         tls: config.tls_defaults.as_ref().map(|defaults| tls_bounds(defaults, refuse)),
+        upgrade_http: choice(
+            config.h2_upgrade_policy.as_deref(),
+            "h2UpgradePolicy",
+            &[("DO_NOT_UPGRADE", false), ("UPGRADE", true)],
+            refuse,
+        ),
     }
 }
 
@@ -190,6 +199,7 @@ impl Mesh {
             retry: self.retry.or(other.retry),
             root_namespace: self.root_namespace.or(other.root_namespace),
             tls: self.tls.or(other.tls),
+            upgrade_http: self.upgrade_http.or(other.upgrade_http),
         }
     }
 
@@ -203,6 +213,7 @@ impl Mesh {
             ("pathNormalization", self.normalization.is_some() && other.normalization.is_some()),
             ("defaultHttpRetryPolicy", self.retry.is_some() && other.retry.is_some()),
             ("tlsDefaults", self.tls.is_some() && other.tls.is_some()),
+            ("h2UpgradePolicy", self.upgrade_http.is_some() && other.upgrade_http.is_some()),
             ("rootNamespace", self.root_namespace.is_some() && other.root_namespace.is_some()),
         ];
         both.into_iter().filter(|(_, both)| *both).map(|(field, _)| field)
@@ -247,7 +258,12 @@ pub(super) fn settle(
     };
     settings.log_format = form.format.filter(|_| settings.access_log == AccessLog::Custom);
     let root_namespace = mesh.root_namespace.unwrap_or_else(|| ROOT_NAMESPACE.into());
-    Settled { retry: mesh.retry.unwrap_or_default(), root_namespace, tls: mesh.tls.unwrap_or_default() }
+    Settled {
+        retry: mesh.retry.unwrap_or_default(),
+        root_namespace,
+        tls: mesh.tls.unwrap_or_default(),
+        upgrade_http: mesh.upgrade_http.unwrap_or_default(),
+    }
 }
 
 fn overridden(one: &Mesh, other: &Mesh, by: &str, origin: &Origin, prefix: &str, report: &mut Report) {

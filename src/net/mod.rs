@@ -6,6 +6,7 @@
 //! contains unsafe code (one function, `Socket::fd`).
 
 mod listener;
+mod panic;
 mod pipe;
 mod socket;
 mod spin;
@@ -13,11 +14,12 @@ mod time;
 mod watch;
 
 pub use listener::{Accepted, Listener};
+pub use panic::CatchPanic;
 pub use pipe::{Moved, Pipe, Pipes};
 pub use socket::{Received, Socket};
 pub use spin::Spinner;
 pub use time::{Either, Ticker, Timer, Within, coarse_now, either, sleep, wall_time, within};
-pub use watch::WatchedSocket;
+pub use watch::{Watch, WatchedSocket};
 
 use std::cell::RefCell;
 

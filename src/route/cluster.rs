@@ -27,14 +27,27 @@ pub struct Cluster {
     pub balance: Balance,
     /// Whether and how the gateway opens TLS; `None`: plain text (or the client's own TLS, untouched).
     pub tls: Option<UpstreamTls>,
+    /// What the gateway speaks to it.
+    pub version: HttpVersion,
     /// Longest wait for a TCP connection to one address.
     pub connect_timeout: Duration,
     /// Bounds, timeouts and whatever else a DestinationRule says of its connections; `None`: nothing.
     pub traffic: Option<Arc<Traffic>>,
     /// Equal for two clusters (of any two generations) exactly if a connection opened for one may serve the
-    /// other: same service, endpoints, TLS settings (certificates and CRLs included) and [`Traffic`]. Pools are keyed by it,
+    /// other: same service, endpoints, TLS settings (certificates and CRLs included), version of HTTP and [`Traffic`]. Pools are keyed by it,
     /// so an unchanged cluster keeps its connections across a reload and a changed one never reuses them.
     pub pool: PoolId,
+}
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2: agreed on by ALPN inside TLS, taken for granted in plain text.
+    Two,
+    /// What the client speaks (`useClientProtocol`).
+    Client,
 }
 
 /// See [`Cluster::pool`].

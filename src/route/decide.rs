@@ -11,7 +11,7 @@ use crate::snapshot::{Outbound, Snapshot};
 use crate::wire::http1::HeadError;
 
 use super::authorization::{Authorization, Decision, Session};
-use super::cluster::{Balance, Cluster, Destination, Endpoints, PoolId, Weighted};
+use super::cluster::{Balance, Cluster, Destination, Endpoints, HttpVersion, PoolId, Weighted};
 use super::host::{Authority, AuthorityHost, HostName, HostPattern};
 use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
 use super::path::{self, Normalization};
@@ -486,6 +486,7 @@ pub fn passthrough_cluster(source: Source, snapshot: &Snapshot) -> Cluster {
         endpoints,
         balance: Balance::LeastRequest,
         tls: None,
+        version: HttpVersion::One,
         connect_timeout: snapshot.settings.connect_timeout,
         traffic: None,
         pool: PoolId(u32::MAX),

@@ -174,6 +174,8 @@ pub struct RetryPolicy {
     pub on_connect_failure: bool,
     /// Retry when the upstream closed or reset before the response head, if the request may be repeated.
     pub on_reset: bool,
+    /// Retry when the upstream has refused the request unseen (HTTP/2); this does no harm whatever the request is.
+    pub on_refused: bool,
     /// Retry on these statuses from the upstream, sorted.
     pub on_status: Vec<u16>,
     /// First wait before another attempt; doubled each time, up to ten times this.
@@ -193,6 +195,7 @@ impl Default for RetryPolicy {
             per_try_timeout: None,
             on_connect_failure: true,
             on_reset: false,
+            on_refused: true,
             on_status: Vec::new(),
             back_off: RETRY_BACK_OFF,
             avoid_tried: true,

@@ -30,6 +30,8 @@ pub struct Traffic {
     pub retry_budget: Option<RetryBudget>,
     /// `connectionPool.http.maxRequestsPerConnection`.
     pub requests_per_connection_max: Option<u32>,
+    /// `connectionPool.http.maxConcurrentStreams`.
+    pub streams_per_connection_max: Option<u32>,
     /// `connectionPool.http.idleTimeout`, else that of `tcp`: of connections in a pool.
     pub pool_idle_timeout: Option<Duration>,
     /// `connectionPool.tcp.idleTimeout`: of tunnels.
@@ -60,6 +62,7 @@ impl Traffic {
             retries_max: None,
             retry_budget: None,
             requests_per_connection_max: None,
+            streams_per_connection_max: None,
             pool_idle_timeout: None,
             tunnel_idle_timeout: None,
             connection_duration_max: None,

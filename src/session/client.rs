@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
@@ -13,6 +14,7 @@ use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, Scratch, Socket, within};
 use crate::route::decide::Source;
 
+use super::stream::ClientStream;
 use super::transport::Transport;
 use super::{Context, tunnel};
 
@@ -55,6 +57,8 @@ pub enum Arrival {
 #[derive(Debug, Default)]
 pub struct Clients {
     open: RefCell<Slab<Rc<Client>>>,
+    /// Sessions that have to be told of a drain, since they end by words of their protocol.
+    bells: RefCell<Slab<Waker>>,
     sources: RefCell<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
 }
 
@@ -91,11 +95,39 @@ impl Clients {
             .iter()
             .filter(|(_, client)| client.idle.get())
             .for_each(|(_, client)| client.transport.close_idle());
+        self.bells.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+    }
+
+    /// A bell for a session that looks for itself whether the worker is draining.
+    pub fn bell(&self) -> Bell<'_> {
+        Bell { clients: self, slot: self.bells.borrow_mut().insert(Waker::noop().clone()) }
     }
 
     /// Ends every connection, and whatever it waits for.
     pub fn close_all(&self) {
         self.open.borrow().iter().for_each(|(_, client)| client.cut());
+    }
+}
+
+/// Rings when the worker begins to drain.
+#[derive(Debug)]
+pub struct Bell<'a> {
+    clients: &'a Clients,
+    slot: usize,
+}
+
+impl Bell<'_> {
+    /// Whom to wake.
+    pub fn set(&self, waker: &Waker) {
+        if let Some(known) = self.clients.bells.borrow_mut().get_mut(self.slot) {
+            known.clone_from(waker);
+        }
+    }
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        let _ = self.clients.bells.borrow_mut().try_remove(self.slot);
     }
 }
 
@@ -147,6 +179,14 @@ impl Client {
     #[must_use]
     pub fn at_gateway(self, gateway: bool) -> Self {
         Self { gateway, ..self }
+    }
+
+    /// The same client, as far as one stream of its connection goes.
+    pub(super) fn with_stream(&self, stream: ClientStream) -> Self {
+        let transport = Transport::Stream(Box::new(stream));
+        let (idle, upstream) = (Cell::new(false), RefCell::new(None));
+        let Self { peer, local, service_port, gateway, arrival, .. } = *self;
+        Self { transport, peer, local, service_port, gateway, arrival, idle, upstream }
     }
 
     /// Who asks, and for what.

@@ -30,7 +30,7 @@ use super::client::Clients;
 pub struct Context {
     snapshot: RefCell<Rc<Snapshot>>,
     /// Buffers.
-    pub scratch: Scratch,
+    pub scratch: Rc<Scratch>,
     /// Pipes for bulk transfers.
     pub pipes: Pipes,
     /// Answers of the resolver.
@@ -87,7 +87,7 @@ impl Context {
     ) -> Self {
         Self {
             snapshot: RefCell::new(Rc::new(snapshot)),
-            scratch: Scratch::default(),
+            scratch: Rc::default(),
             pipes: Pipes::default(),
             resolver: Resolver::new(ask),
             balancer: Balancer::new(seed),

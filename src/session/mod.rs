@@ -4,14 +4,17 @@
 //! accept ─▶ peek ─▶ route ─▶ upstream (choose, resolve, dial, originate) ─▶ relay ─▶ record
 //!            ├─ ClientHello  ─▶ tunnel: bytes both ways, half-close kept
 //!            ├─ HTTP/1 head  ─▶ http: a loop, one turn per request
+//!            ├─ HTTP/2       ─▶ http2: a task per request, each served as one of HTTP/1
 //!            └─ else, or a port that only takes TCP ─▶ tunnel, judged by its address
 //! ```
 
 mod client;
 mod context;
 pub(crate) mod http;
+mod http2;
 mod peek;
 mod sealed;
+mod stream;
 mod transport;
 pub(crate) mod tunnel;
 
@@ -87,7 +90,11 @@ fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, clie
         Opening::Http(bytes) if decide::carries_http_as_tcp(&context.snapshot(), source, detection) => {
             Some(stage(tunnel::serve(context, client, By::Address, None, bytes)))
         }
+        Opening::Http2(bytes) if decide::carries_http_as_tcp(&context.snapshot(), source, detection) => {
+            Some(stage(tunnel::serve(context, client, By::Address, None, bytes)))
+        }
         Opening::Http(bytes) => Some(stage(http::serve(context, client, bytes))),
+        Opening::Http2(bytes) => Some(stage(http2::serve(context, client, bytes))),
         // A connection that brought nothing was neither a request nor a session.
         Opening::Nothing => None,
         // What began as TLS and never came to its server name is not judged as if it had none.

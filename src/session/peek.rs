@@ -8,6 +8,7 @@ use crate::net::{Received, within};
 use crate::route::decide::Detection;
 use crate::wire::client_hello::{self, ClientHello, Parsed};
 use crate::wire::http1;
+use crate::wire::http2::PREFACE;
 
 use super::{Context, Transport};
 
@@ -18,6 +19,8 @@ pub(super) enum Opening {
     Tls(ClientHello, Vec<u8>),
     /// Something else that may be the beginning of an HTTP/1 request.
     Http(Vec<u8>),
+    /// The preface of HTTP/2.
+    Http2(Vec<u8>),
     /// Neither, and why, where it should have been one of them.
     Other(Failure, Vec<u8>),
     /// The client closed without a byte.
@@ -28,6 +31,7 @@ pub(super) enum Opening {
 enum Kind {
     Tls(ClientHello),
     Http,
+    Http2,
     Nothing,
 }
 
@@ -40,6 +44,9 @@ pub(super) async fn peek(client: &Transport, context: &Context, detection: Detec
     match kind.unwrap_or(Err(Failure::HelloTimeout)) {
         Ok(Kind::Tls(hello)) => Opening::Tls(hello, bytes),
         Ok(Kind::Http) => Opening::Http(bytes),
+        Ok(Kind::Http2) => Opening::Http2(bytes),
+        // The deadline of heads is theirs, too.
+        Err(Failure::HelloTimeout) if detection == Detection::Names && may_begin_http2(&bytes) => Opening::Http(bytes),
         Ok(Kind::Nothing) => Opening::Nothing,
         Err(failure) => Opening::Other(failure, bytes),
     }
@@ -70,6 +77,7 @@ async fn read_opening(
             }
         }
         match may_begin_http(bytes, detection) {
+            Some(true) if bytes.starts_with(PREFACE) => return Ok(Kind::Http2),
             Some(true) => return Ok(Kind::Http),
             Some(false) => match client_hello::parse(bytes, hello_bytes) {
                 Parsed::Complete(hello) => return Ok(Kind::Tls(hello)),
@@ -87,14 +95,24 @@ async fn read_opening(
 ///
 /// A method is made of token characters (RFC 9110 section 9.1), and an empty line may come first (RFC 9112 section
 /// 2.2). No TLS or SSLv2 record begins with one of these, so where there is nothing but TLS and HTTP the first byte
-/// tells. Where TCP is served as well the request line has to.
+/// tells. Where TCP is served as well the request line has to. The preface of HTTP/2 looks like a request's first line, too.
 fn may_begin_http(bytes: &[u8], detection: Detection) -> Option<bool> {
     let first = bytes.first()?;
     let may = first.is_ascii_graphic() || matches!(first, b'\r' | b'\n');
+    if may_begin_http2(bytes) {
+        let takes_http = !matches!(detection, Detection::Nothing | Detection::ServerName);
+        return if takes_http { bytes.starts_with(PREFACE).then_some(true) } else { Some(false) };
+    }
     match detection {
         Detection::Names => Some(may),
         Detection::Nothing | Detection::ServerName => Some(false),
         Detection::Everything | Detection::Briefly if may => http1::is_http1(bytes),
         Detection::Everything | Detection::Briefly => Some(false),
     }
+}
+
+/// Whether bytes are the preface of HTTP/2 (RFC 9113 section 3.4), as far as they are there.
+fn may_begin_http2(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(PREFACE.len());
+    length > 0 && bytes[..length] == PREFACE[..length]
 }

@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::limits::RELAY_ROUNDS_MAX;
+use crate::limits::SCRATCH_BYTES;
 use crate::net::{Received, Scratch, Socket};
 use crate::relay::{End, Quiet, Transferred};
 use crate::upstream::connection::{Connection, ConnectionError, Intake};
@@ -50,7 +51,7 @@ pub(super) async fn relay(
     moved: &Transferred,
     idle: Duration,
 ) -> End {
-    let socket = upstream.socket.share();
+    let socket = upstream.share();
     let active = Cell::new(true);
     let tunnel = Sealed { downstream, upstream: RefCell::new(upstream), socket, scratch, moved, active };
     let mut up = pin!(tunnel.up(early.up, early.refuses_tls));
@@ -139,7 +140,7 @@ impl Sealed<'_> {
             }
             // What a server has said right behind its handshake is there already, and would wake nobody.
             if round > 1 {
-                poll_fn(|context| self.upstream.borrow().socket.poll_readable(context)).await;
+                poll_fn(|context| self.upstream.borrow().poll_readable(context)).await;
             }
             if round % RELAY_ROUNDS_MAX == 0 {
                 self.downstream.give_way().await.map_err(End::Downstream)?;
@@ -163,7 +164,7 @@ impl Sealed<'_> {
     fn open(&self) -> Result<(Result<Intake, ConnectionError>, Vec<u8>), End> {
         let mut plain = self.scratch.plain.borrow_mut();
         plain.clear();
-        let intake = self.upstream.borrow_mut().receive(self.scratch, &mut plain);
+        let intake = self.upstream.borrow_mut().receive(self.scratch, SCRATCH_BYTES, &mut plain);
         let sent = if plain.is_empty() { Ok(0) } else { self.downstream.send(&plain) };
         let rest = sent.map(|sent| {
             self.count(&self.moved.downstream, sent);

@@ -5,14 +5,45 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ::http::HeaderMap;
+use pin_project_lite::pin_project;
 
 use crate::net::{Received, Socket};
+
+use super::stream::ClientStream;
 
 /// The client's side of a session.
 #[derive(Debug)]
 pub enum Transport {
     /// A TCP connection.
     Tcp(Socket),
+    /// A stream of a connection in HTTP/2.
+    Stream(Box<ClientStream>),
+}
+
+pin_project! {
+    /// A wait on a [`Transport`].
+    #[project = WaitProjection]
+    #[must_use = "futures do nothing unless polled"]
+    enum Wait<'a, F> {
+        Connection { #[pin] wait: F },
+        Stream { stream: &'a ClientStream, sends: bool },
+    }
+}
+
+impl<F: Future<Output = io::Result<()>>> Future for Wait<'_, F> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            WaitProjection::Connection { wait } => wait.poll(context),
+            WaitProjection::Stream { stream, sends: true } => stream.poll_writable(context).map(Ok),
+            WaitProjection::Stream { stream, sends: false } => stream.poll_readable(context).map(Ok),
+        }
+    }
 }
 
 impl Transport {
@@ -21,6 +52,37 @@ impl Transport {
     pub fn socket(&self) -> Option<&Socket> {
         match self {
             Self::Tcp(socket) => Some(socket),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// The TCP connection beneath, unless this is one of many streams on it.
+    #[must_use]
+    pub fn connection(&self) -> Option<&Socket> {
+        match self {
+            Self::Tcp(socket) => Some(socket),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// The stream, if it is one.
+    #[must_use]
+    pub fn stream(&self) -> Option<&ClientStream> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Stream(stream) => Some(stream),
+        }
+    }
+
+    /// Ready once a stream has been given up, which nothing else would show to a session that waits for its upstream.
+    pub fn poll_given_up(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.stream().map_or(Poll::Pending, |stream| stream.poll_given_up(context))
+    }
+
+    /// What follows the body of the answer; to be called before its end is sent. Nothing does in HTTP/1.1.
+    pub fn set_trailers(&self, trailers: HeaderMap) {
+        if let Self::Stream(stream) = self {
+            stream.set_trailers(trailers);
         }
     }
 
@@ -30,7 +92,8 @@ impl Transport {
     /// When the driver refuses the poll.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + '_ {
         match self {
-            Self::Tcp(socket) => socket.readable(),
+            Self::Tcp(socket) => Wait::Connection { wait: socket.readable() },
+            Self::Stream(stream) => Wait::Stream { stream, sends: false },
         }
     }
 
@@ -40,7 +103,8 @@ impl Transport {
     /// When the driver refuses the poll.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> + '_ {
         match self {
-            Self::Tcp(socket) => socket.writable(),
+            Self::Tcp(socket) => Wait::Connection { wait: socket.writable() },
+            Self::Stream(stream) => Wait::Stream { stream, sends: true },
         }
     }
 
@@ -48,9 +112,11 @@ impl Transport {
     ///
     /// # Errors
     /// When the driver refuses the poll.
-    pub fn give_way(&self) -> impl Future<Output = io::Result<()>> + '_ {
+    pub async fn give_way(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(socket) => socket.give_way(),
+            Self::Tcp(socket) => socket.give_way().await,
+            // It serves one request, and its connection sees to the rest.
+            Self::Stream(_) => Ok(()),
         }
     }
 
@@ -62,6 +128,7 @@ impl Transport {
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         match self {
             Self::Tcp(socket) => socket.receive(buffer),
+            Self::Stream(stream) => stream.receive(buffer),
         }
     }
 
@@ -73,6 +140,7 @@ impl Transport {
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.send(bytes),
+            Self::Stream(stream) => stream.send(bytes),
         }
     }
 
@@ -83,6 +151,10 @@ impl Transport {
     pub fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.send_both(first, second),
+            Self::Stream(stream) => match stream.send(first)? {
+                sent if sent < first.len() => Ok(sent),
+                sent => Ok(sent + stream.send(second)?),
+            },
         }
     }
 
@@ -104,6 +176,7 @@ impl Transport {
     pub fn has_failed(&self) -> bool {
         match self {
             Self::Tcp(socket) => socket.has_failed(),
+            Self::Stream(stream) => stream.is_given_up(),
         }
     }
 
@@ -111,6 +184,8 @@ impl Transport {
     pub fn finish_sending(&self) {
         match self {
             Self::Tcp(socket) => socket.shutdown_write(),
+            // A message ends with itself.
+            Self::Stream(_) => {}
         }
     }
 
@@ -121,6 +196,7 @@ impl Transport {
     pub fn discard(&self, buffer: &mut [u8]) -> io::Result<Received> {
         match self {
             Self::Tcp(socket) => socket.receive(buffer),
+            Self::Stream(stream) => stream.receive(buffer),
         }
     }
 
@@ -128,6 +204,7 @@ impl Transport {
     pub fn close_idle(&self) {
         match self {
             Self::Tcp(socket) => socket.shutdown(),
+            Self::Stream(stream) => stream.reset(),
         }
     }
 
@@ -135,6 +212,7 @@ impl Transport {
     pub fn cut(&self) {
         match self {
             Self::Tcp(socket) => socket.shutdown(),
+            Self::Stream(stream) => stream.reset(),
         }
     }
 
@@ -142,6 +220,7 @@ impl Transport {
     pub fn reset_on_close(&self) {
         match self {
             Self::Tcp(socket) => socket.reset_on_close(),
+            Self::Stream(stream) => stream.reset(),
         }
     }
 }

@@ -182,7 +182,7 @@ async fn connect(
     let idle = idle.unwrap_or(snapshot.settings.limits.tunnel_idle_timeout);
     let (upstream, sealed) = match reached {
         Reached::Open(socket) => (Rc::new(socket), None),
-        Reached::Sealed(connection) => (connection.socket.share(), Some(connection)),
+        Reached::Sealed(connection) => (connection.share(), Some(connection)),
     };
     client.set_upstream(Some(Rc::clone(&upstream)));
     let sealed = match sealed {
@@ -313,7 +313,7 @@ async fn make(
     if origination.is_none() {
         return Ok(Reached::Open(socket));
     }
-    let session = originate(context, &socket, origination).await;
+    let session = originate(context, &socket, origination, false).await;
     let session = session.map_err(|reason| (Failure::HandshakeFailed, reason))?;
     let connection = Connection::new(socket, address, session);
     connection.map(Reached::Sealed).map_err(|error| (Failure::ConnectFailed, error.to_string()))

@@ -1,32 +1,46 @@
-//! A connection to an upstream, in plain text or in TLS that we opened, as the HTTP session sees it.
+//! A connection to an upstream as the HTTP session sees it: in plain text, in TLS that we opened, or a stream of a
+//! connection in HTTP/2.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
-use crate::limits::{GATHERED_BYTES_MAX, GATHERED_BYTES_MIN};
+use http::HeaderMap;
+
+use crate::failure::Failure;
+use crate::http2::StreamError;
+use crate::limits::{GATHERED_BYTES_MAX, GATHERED_BYTES_MIN, SCRATCH_BYTES};
 use crate::net::{Received, Scratch, Socket, WatchedSocket};
 
-use super::account::Lease;
+use super::account::{Account, Lease};
+use super::http2::Stream;
 use super::tls::{TlsError, TlsSession};
 
 /// One upstream connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// The socket, for readiness.
-    pub socket: WatchedSocket,
     /// Whom we are connected to.
     pub address: SocketAddr,
     /// Our end.
     pub local: SocketAddr,
-    /// Its place in the account of its cluster; `None`: nobody counts.
+    /// Its place in the account of its cluster; `None`: nobody counts, or the connection of the stream is counted.
     pub lease: Option<Box<Lease>>,
-    tls: Option<TlsSession>,
+    carrier: Carrier,
     /// How many bytes the socket gathers before it is readable.
     gathers: u32,
     /// Whether close_notify has been received; it may come in the same read as data, and rustls tells of it once.
     ended: bool,
-    /// Bytes for the wire that the socket has not taken yet.
+    /// Bytes for the wire that the socket, or the stream, has not taken yet.
     pending: Vec<u8>,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+enum Carrier {
+    Socket(WatchedSocket, Option<TlsSession>),
+    Stream(Box<Stream>),
 }
 
 /// The outcome of [`Connection::receive`].
@@ -51,6 +65,24 @@ pub enum ConnectionError {
     /// The TLS session.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The stream.
+    #[error("{0}")]
+    Stream(#[from] StreamError),
+}
+
+impl ConnectionError {
+    /// What it means before a response.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Io(_) | Self::Tls(_) | Self::Stream(StreamError::Connection(_)) => Failure::UpstreamClosed,
+            Self::Stream(StreamError::Refused(_)) => Failure::UpstreamRefused,
+            Self::Stream(StreamError::Reset(_)) => Failure::UpstreamReset,
+            Self::Stream(StreamError::Protocol(_) | StreamError::Untranslatable(_) | StreamError::Trailers) => {
+                Failure::ResponseMalformed
+            }
+        }
+    }
 }
 
 impl Connection {
@@ -60,16 +92,82 @@ impl Connection {
     /// When the socket has been reset already.
     pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Box<Self>> {
         let local = socket.local_address()?;
-        Ok(Box::new(Self {
-            socket: WatchedSocket::new(socket),
-            address,
-            local,
-            lease: None,
-            tls,
-            gathers: 1,
-            ended: false,
-            pending: Vec::new(),
-        }))
+        let carrier = Carrier::Socket(WatchedSocket::new(socket), tls);
+        Ok(Self::new_over(carrier, address, local))
+    }
+
+    /// A stream, which serves one request.
+    #[must_use]
+    pub fn over(stream: Stream) -> Box<Self> {
+        let (address, local) = stream.addresses();
+        Self::new_over(Carrier::Stream(Box::new(stream)), address, local)
+    }
+
+    fn new_over(carrier: Carrier, address: SocketAddr, local: SocketAddr) -> Box<Self> {
+        Box::new(Self { address, local, lease: None, carrier, gathers: 1, ended: false, pending: Vec::new() })
+    }
+
+    /// The socket that carries it.
+    #[must_use]
+    pub fn share(&self) -> Rc<Socket> {
+        match &self.carrier {
+            Carrier::Socket(socket, _) => socket.share(),
+            Carrier::Stream(stream) => stream.share_socket(),
+        }
+    }
+
+    /// Whether it is a stream: it never serves another request.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self.carrier, Carrier::Stream(_))
+    }
+
+    /// Who counts it.
+    #[must_use]
+    pub fn account(&self) -> Option<&Account> {
+        match &self.carrier {
+            Carrier::Socket(..) => self.lease.as_ref().map(|lease| lease.account()),
+            Carrier::Stream(stream) => stream.account(),
+        }
+    }
+
+    /// Polls for bytes, the end or an error.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &self.carrier {
+            Carrier::Socket(socket, _) => socket.poll_readable(context),
+            Carrier::Stream(stream) => stream.poll_readable(context),
+        }
+    }
+
+    /// Waits until something can be sent. An error shows at the call that follows.
+    pub async fn writable(&self) {
+        match &self.carrier {
+            Carrier::Socket(socket, _) => drop(socket.writable().await),
+            Carrier::Stream(stream) => poll_fn(|context| stream.poll_writable(context)).await,
+        }
+    }
+
+    /// Says, before the request, that the trailers of its answer will be read.
+    pub fn want_trailers(&self) {
+        if let Carrier::Stream(stream) = &self.carrier {
+            stream.want_trailers();
+        }
+    }
+
+    /// What follows the body of the request; to be called before its end is sent. Nothing does in HTTP/1.1.
+    pub fn set_trailers(&self, trailers: HeaderMap) {
+        if let Carrier::Stream(stream) = &self.carrier {
+            stream.set_trailers(trailers);
+        }
+    }
+
+    /// What has followed the body of the answer. Those of HTTP/1.1 have been thrown away.
+    #[must_use]
+    pub fn take_trailers(&self) -> Option<HeaderMap> {
+        match &self.carrier {
+            Carrier::Socket(..) => None,
+            Carrier::Stream(stream) => stream.take_trailers(),
+        }
     }
 
     /// Sends `plain`, as far as the socket takes it; the rest is kept, and [`Self::is_blocked`] says so. To be called
@@ -79,15 +177,23 @@ impl Connection {
     /// [`ConnectionError`].
     pub fn send(&mut self, plain: &[u8], scratch: &Scratch) -> Result<(), ConnectionError> {
         debug_assert!(!self.is_blocked(), "sending behind kept bytes would grow them without bound");
-        let Some(tls) = &mut self.tls else {
-            let sent = self.socket.send(plain)?;
-            self.pending.extend_from_slice(&plain[sent..]);
-            return Ok(());
+        let (socket, tls) = match &mut self.carrier {
+            Carrier::Socket(socket, Some(tls)) => (socket, tls),
+            Carrier::Socket(socket, None) => {
+                let sent = socket.send(plain)?;
+                self.pending.extend_from_slice(&plain[sent..]);
+                return Ok(());
+            }
+            Carrier::Stream(stream) => {
+                let sent = stream.send(plain)?;
+                self.pending.extend_from_slice(&plain[sent..]);
+                return Ok(());
+            }
         };
         let mut output = scratch.output.borrow_mut();
         output.clear();
         tls.seal(plain, &mut output)?;
-        let sent = self.socket.send(&output)?;
+        let sent = socket.send(&output)?;
         self.pending.extend_from_slice(&output[sent..]);
         output.clear();
         Ok(())
@@ -107,9 +213,12 @@ impl Connection {
     /// Sends more of what is kept.
     ///
     /// # Errors
-    /// [`ConnectionError::Io`].
+    /// [`ConnectionError`].
     pub fn flush(&mut self) -> Result<(), ConnectionError> {
-        let sent = self.socket.send(&self.pending)?;
+        let sent = match &self.carrier {
+            Carrier::Socket(socket, _) => socket.send(&self.pending)?,
+            Carrier::Stream(stream) => stream.send(&self.pending)?,
+        };
         if sent == self.pending.len() {
             self.pending = Vec::new();
         } else {
@@ -118,24 +227,21 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives once, appending plain text to `plain`.
+    /// Receives once, about `most` bytes at most, appending plain text to `plain`.
     ///
     /// # Errors
     /// [`ConnectionError`]; what `plain` has gained until then is good.
-    pub fn receive(&mut self, scratch: &Scratch, plain: &mut Vec<u8>) -> Result<Intake, ConnectionError> {
+    pub fn receive(&mut self, scratch: &Scratch, most: usize, plain: &mut Vec<u8>) -> Result<Intake, ConnectionError> {
         let mut input = scratch.input.borrow_mut();
-        let Some(tls) = &mut self.tls else {
-            return Ok(match self.socket.receive(&mut input)? {
-                Received::Bytes(count) => {
-                    plain.extend_from_slice(&input[..count]);
-                    Intake::Data
-                }
-                Received::Pending => Intake::Pending,
-                Received::End => Intake::End,
-            });
+        let most = most.min(input.len());
+        let (socket, tls) = match &mut self.carrier {
+            Carrier::Socket(socket, Some(tls)) => (socket, tls),
+            Carrier::Socket(socket, None) => return Ok(intake(socket.receive(&mut input[..most])?, &input, plain)),
+            Carrier::Stream(stream) => return Ok(intake(stream.receive(&mut input[..most])?, &input, plain)),
         };
         let kept = tls.restore(&mut input);
-        let received = self.socket.receive(&mut input[kept..]);
+        let end = (kept + most).min(input.len());
+        let received = socket.receive(&mut input[kept..end]);
         let count = match &received {
             Ok(Received::Bytes(count)) => *count,
             Ok(Received::Pending | Received::End) | Err(_) => 0,
@@ -157,13 +263,14 @@ impl Connection {
     /// when they are there, or [`GATHERED_BYTES_MAX`] of them. 0: with the first byte. Costs a system call when it
     /// changes something.
     pub fn gather(&mut self, missing: u64) {
+        let Carrier::Socket(socket, tls) = &self.carrier else { return };
         // TLS only adds to the plain text, but part of it may have been received.
-        let received = self.tls.as_ref().map_or(0, TlsSession::kept_bytes);
+        let received = tls.as_ref().map_or(0, TlsSession::kept_bytes);
         let missing = usize::try_from(missing).unwrap_or(usize::MAX).saturating_sub(received);
         let bytes =
             if missing < GATHERED_BYTES_MIN { 1 } else { u32::try_from(missing.min(GATHERED_BYTES_MAX)).unwrap_or(1) };
         if bytes != self.gathers {
-            self.socket.set_low_water(bytes);
+            socket.set_low_water(bytes);
             self.gathers = bytes;
         }
     }
@@ -177,16 +284,17 @@ impl Connection {
     /// Whether an idle connection can serve another request: still open, and silent but for TLS housekeeping
     /// (session tickets, key updates). Asks the kernel only if something has arrived.
     pub fn is_reusable(&mut self, scratch: &Scratch) -> bool {
+        let Carrier::Socket(socket, _) = &self.carrier else { return false };
         if self.ended {
             return false;
         }
-        if !self.socket.has_fired() {
+        if !socket.has_fired() {
             return !self.is_blocked();
         }
-        self.socket.clear();
+        socket.clear();
         let mut plain = scratch.plain.borrow_mut();
         plain.clear();
-        let intake = self.receive(scratch, &mut plain);
+        let intake = self.receive(scratch, SCRATCH_BYTES, &mut plain);
         let reusable = plain.is_empty() && matches!(intake, Ok(Intake::Pending)) && !self.is_blocked();
         plain.clear();
         reusable
@@ -198,7 +306,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::Io`].
     pub fn finish_sending(&mut self) -> Result<(), ConnectionError> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let Carrier::Socket(_, Some(tls)) = &mut self.carrier else { return Ok(()) };
         tls.seal_end(&mut self.pending);
         self.flush()
     }
@@ -208,11 +316,11 @@ impl Connection {
         if self.is_blocked() {
             return;
         }
-        if let Some(tls) = &mut self.tls {
+        if let Carrier::Socket(socket, Some(tls)) = &mut self.carrier {
             let mut end = Vec::new();
             tls.seal_end(&mut end);
             // The peer may be gone; then there is nobody to tell.
-            let _ = self.socket.send(&end);
+            let _ = socket.send(&end);
         }
     }
 
@@ -226,6 +334,28 @@ impl Connection {
     /// Whether we opened TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        self.tls.is_some()
+        match &self.carrier {
+            Carrier::Socket(_, tls) => tls.is_some(),
+            Carrier::Stream(stream) => stream.is_secure(),
+        }
+    }
+
+    /// Starts to watch an idle connection for what it should not bring.
+    pub fn watch(&self) {
+        if let Carrier::Socket(socket, _) = &self.carrier {
+            socket.has_fired();
+        }
+    }
+}
+
+/// What was received, behind what is in `plain` already.
+fn intake(received: Received, input: &[u8], plain: &mut Vec<u8>) -> Intake {
+    match received {
+        Received::Bytes(count) => {
+            plain.extend_from_slice(&input[..count]);
+            Intake::Data
+        }
+        Received::Pending => Intake::Pending,
+        Received::End => Intake::End,
     }
 }

@@ -5,6 +5,7 @@ pub mod balance;
 pub mod connection;
 pub mod dial;
 pub mod forward_proxy;
+pub mod http2;
 pub mod outlier;
 pub mod pool;
 pub mod resolve;

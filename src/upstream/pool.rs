@@ -14,6 +14,7 @@ use crate::route::cluster::PoolId;
 use crate::route::host::HostName;
 
 use super::connection::Connection;
+use super::http2::Links;
 
 /// What must agree for a connection to serve another request. [`PoolId`] stands for everything that the
 /// configuration says: endpoints, roots, client certificate, name checks.
@@ -32,6 +33,8 @@ pub struct PoolKey {
 pub struct Pool {
     idle: RefCell<HashMap<PoolKey, Vec<Idle>, foldhash::fast::RandomState>>,
     count: Cell<usize>,
+    /// Those in HTTP/2, which may be under way and still take another request.
+    pub links: Links,
 }
 
 #[derive(Debug)]
@@ -72,14 +75,14 @@ impl Pool {
         }
         self.count.set(self.count.get() + 1);
         // What it says is looked at when the connection is taken.
-        connection.socket.has_fired();
+        connection.watch();
         list.push(Idle { connection, since: coarse_now() });
     }
 
     /// Idle connections.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count.get()
+        self.count.get() + self.links.idle()
     }
 
     /// Whether nothing is idle.
@@ -90,6 +93,7 @@ impl Pool {
 
     /// Closes connections that have waited too long or that the upstream has closed.
     pub fn sweep(&self, now: Instant, scratch: &Scratch) {
+        self.links.sweep();
         self.retain(|_, idle| {
             now.duration_since(idle.since) < POOL_IDLE_TIMEOUT && idle.is_good() && idle.connection.is_reusable(scratch)
         });
@@ -97,6 +101,9 @@ impl Pool {
 
     /// Closes an idle connection of a cluster, to make room for one to somewhere else. False: there is none.
     pub fn make_room(&self, pool: PoolId) -> bool {
+        if self.links.make_room(pool) {
+            return true;
+        }
         let mut idle = self.idle.borrow_mut();
         let mut lists = idle.iter_mut().filter(|(key, _)| key.pool == pool);
         let Some(oldest) = lists.find_map(|(_, list)| (!list.is_empty()).then(|| list.remove(0))) else { return false };
@@ -107,6 +114,7 @@ impl Pool {
 
     /// Closes the connections of clusters that are gone or have changed.
     pub fn keep_clusters(&self, keep: impl Fn(PoolId) -> bool) {
+        self.links.keep_clusters(&keep);
         self.retain(|key, _| keep(key.pool));
     }
 

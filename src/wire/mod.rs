@@ -5,4 +5,5 @@ pub mod certificate;
 pub mod client_hello;
 pub mod fuzz;
 pub mod http1;
+pub mod http2;
 pub mod proxy_protocol;

@@ -1,17 +1,11 @@
 //! Accepting: take connections off a listener and spawn their sessions; never wait for one.
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{self, Poll};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
-
 use crate::limits::ACCEPT_BATCH;
-use crate::net::{Accepted, Listener, Socket};
+use crate::net::{Accepted, CatchPanic, Listener, Socket};
 use crate::session::{self, Arrival, Client, Context, Registration};
 
 use super::{ListenerSpec, ServicePort};
@@ -85,7 +79,7 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, spec: &Listene
     let client = Rc::new(Client::new(socket, peer, local, service_port, arrival).at_gateway(spec.gateway));
     // Entered at once: the limits above count connections, not tasks that have begun to run.
     let registration = Registration::new(context, &client);
-    let session = CatchPanic { session: session::serve(Rc::clone(context), Rc::clone(&client)) };
+    let session = CatchPanic::new(session::serve(Rc::clone(context), Rc::clone(&client)));
     monoio::spawn(async move {
         if session.await.is_err() {
             // The panic hook has reported where; the session's connections close as it is dropped.
@@ -120,24 +114,4 @@ fn captured(socket: &Socket, local: SocketAddr, spec: &ListenerSpec) -> (SocketA
 /// IPv4 on a socket of `[::]` is what it is.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-pin_project! {
-    /// Runs a session; a panic ends it and nothing else (in monoio it would end the worker).
-    struct CatchPanic<F> {
-        #[pin]
-        session: F,
-    }
-}
-
-impl<F: Future<Output = ()>> Future for CatchPanic<F> {
-    type Output = Result<(), ()>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let session = self.project().session;
-        match catch_unwind(AssertUnwindSafe(|| session.poll(context))) {
-            Ok(poll) => poll.map(Ok),
-            Err(_) => Poll::Ready(Err(())),
-        }
-    }
 }

@@ -68,6 +68,8 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
     drop(bound);
     // Orders still matter while sessions end: they may need names resolved.
     either(drain(&context, patience), master.obey_for_ever()).await;
+    // Upstreams that are spoken to in HTTP/2 are told, too, and no task may outlive the runtime.
+    let _ = within(LAST_WORDS, all_closed(&context)).await;
     context.flush_log();
     Ok(())
 }
@@ -123,6 +125,12 @@ async fn drain(context: &Context, patience: Duration) {
         context.clients.close_all();
         // Whoever has not ended by then hangs in a call that we cannot reach; its line is lost.
         let _ = within(LAST_WORDS, all_ended(context)).await;
+    }
+}
+
+async fn all_closed(context: &Context) {
+    while !context.pool.links.close() {
+        sleep(DRAIN_LOOK).await;
     }
 }
 

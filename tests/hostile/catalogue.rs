@@ -20,7 +20,7 @@ fn the_catalogue_names_the_tests_that_there_are() {
     assert!(missing.is_empty(), "not in the catalogue: {missing:#?}");
     let named =
         catalogue.split('`').filter(|name| name.contains("::") && !name.contains(' ')).map(|name| format!("`{name}`"));
-    let modules = ["`route::", "`telemetry::", "`file::"];
+    let modules = ["`route::", "`telemetry::", "`file::", "`wire::"];
     let unknown: Vec<_> =
         named.filter(|name| !tests.contains(name) && !modules.iter().any(|module| name.starts_with(module))).collect();
     assert!(unknown.is_empty(), "in the catalogue and not here: {unknown:#?}");

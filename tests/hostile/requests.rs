@@ -165,10 +165,10 @@ fn versions_that_are_not_spoken_are_refused() {
         );
         scene.next_line(version);
     }
-    for preface in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"GET /\r\n\r\n", b"GET / \r\n\r\n"] {
-        let answers = answers_to(&scene.gateway, preface);
+    for line in [&b"PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n"[..], b"GET /\r\n\r\n", b"GET / \r\n\r\n"] {
+        let answers = answers_to(&scene.gateway, line);
         assert!(matches!(statuses(&answers)[..], [400] | [505]), "{answers}");
-        scene.next_line("a preface");
+        scene.next_line("a request without a version");
     }
     assert_eq!(scene.connections(), 0);
 }

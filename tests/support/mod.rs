@@ -9,6 +9,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod http2;
 pub(crate) mod log;
 pub(crate) mod nameserver;
 pub(crate) mod namespace;

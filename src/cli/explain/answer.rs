@@ -20,6 +20,8 @@ pub(super) struct Answer {
     pub(super) cluster: Option<String>,
     pub(super) tls: Option<&'static str>,
     pub(super) sni: Option<String>,
+    /// What is spoken to the upstream of a plain request.
+    pub(super) upstream_protocol: Option<&'static str>,
     pub(super) endpoints: Option<Vec<String>>,
     pub(super) status: Option<u16>,
     pub(super) response_flags: Option<&'static str>,
@@ -107,6 +109,8 @@ impl fmt::Display for Answer {
             ("cluster", self.cluster.as_deref()),
             ("tls", self.tls),
             ("sni", self.sni.as_deref()),
+            // Of HTTP/1.1 nobody has to be told.
+            ("upstream", self.upstream_protocol.filter(|protocol| *protocol != "HTTP/1.1")),
             ("endpoints", endpoints.as_deref()),
             ("status", status.as_deref()),
             ("flags", self.response_flags),

@@ -12,6 +12,7 @@ pub(super) fn words(traffic: &Traffic) -> Vec<String> {
         ("http2MaxRequests", traffic.requests_max),
         ("maxRetries", traffic.retries_max),
         ("maxRequestsPerConnection", traffic.requests_per_connection_max),
+        ("maxConcurrentStreams", traffic.streams_per_connection_max),
     ];
     let times = [
         ("http.idleTimeout", traffic.pool_idle_timeout),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::bootstrap::Bootstrap;
 use crate::failure::Failure;
 use crate::route::authorization::Session;
-use crate::route::cluster::{Cluster, Destination, Endpoints, TlsProfile, UpstreamTls, Weighted};
+use crate::route::cluster::{Cluster, Destination, Endpoints, HttpVersion, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::route::http::{CorsVerdict, Forward, Matched};
@@ -332,6 +332,11 @@ impl Explainer<'_> {
                 }
                 self.add_rules(destination, &mut answer);
                 answer.notes = notes::of_request(matched, path.as_deref(), edits);
+                answer.upstream_protocol = Some(match cluster.version {
+                    HttpVersion::One => "HTTP/1.1",
+                    HttpVersion::Two => "HTTP/2",
+                    HttpVersion::Client => "as the client",
+                });
                 self.originate(cluster, &requested, answer)
             }
             Err(failure) => self.refuse_http(&failure, Some(name), answer),

@@ -11,15 +11,16 @@ use crate::config::bootstrap::{self, Bootstrap};
 use crate::config::credentials::Credentials;
 use crate::config::finding::{Report, code};
 use crate::config::identity::{Generation, PoolKey};
-use crate::config::istio::destination_rule::{ClientTls, LoadBalancer, SimpleBalance, TlsMode};
+use crate::config::istio::destination_rule::{ClientTls, H2UpgradePolicy, LoadBalancer, SimpleBalance, TlsMode};
 use crate::config::istio::gateway::ServerTlsMode;
-use crate::config::istio::service_entry::{Resolution, WorkloadEntry};
+use crate::config::istio::service_entry::{Protocol, Resolution, WorkloadEntry};
 use crate::config::istio::virtual_service::RouteDestination;
 use crate::config::istio::{Objects, Scope};
+use crate::config::mesh::Settled;
 use crate::config::registry::{Place, Policy, Registry, ServiceId, ServicePortEntry, Takes, TlsSource};
 use crate::route::cluster::{
-    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, Original, StaticEndpoint, TlsBounds, UpstreamTls,
-    VerifyName,
+    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, HttpVersion, Original, StaticEndpoint,
+    UpstreamTls, VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
 use crate::route::subnets::SubnetMap;
@@ -33,6 +34,7 @@ pub(super) struct Clusters<'a, 'g> {
     registry: &'a Registry<'a>,
     defaults: &'a bootstrap::Tls,
     connect_timeout: Duration,
+    upgrade_http: bool,
     credentials: Credentials<'a>,
     generation: &'a mut Generation<'g>,
     report: &'a mut Report,
@@ -67,14 +69,15 @@ impl<'a, 'g> Clusters<'a, 'g> {
         registry: &'a Registry<'a>,
         bootstrap: &'a Bootstrap,
         connect_timeout: Duration,
-        bounds: &'a TlsBounds,
+        mesh: &'a Settled,
         generation: &'a mut Generation<'g>,
         report: &'a mut Report,
     ) -> Self {
         let defaults = &bootstrap.tls;
-        let credentials = Credentials::new(defaults, &objects.secrets, registry.policies.root_namespace(), bounds);
+        let credentials = Credentials::new(defaults, &objects.secrets, registry.policies.root_namespace(), &mesh.tls);
         let (list, rules, known) = (Vec::new(), Vec::new(), HashMap::default());
-        Self { registry, defaults, connect_timeout, credentials, generation, report, list, rules, known }
+        let upgrade_http = mesh.upgrade_http;
+        Self { registry, defaults, connect_timeout, upgrade_http, credentials, generation, report, list, rules, known }
     }
 
     /// The clusters, and the DestinationRules of each.
@@ -182,7 +185,9 @@ impl<'a, 'g> Clusters<'a, 'g> {
         let traffic = super::traffic::traffic(policy, key.client != Client::Plain, || self.generation.account(&name));
         self.judge_tunnel(traffic.as_ref(), policy);
         let traffic_key = traffic.as_ref();
-        let pool_key = PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key, traffic: traffic_key };
+        let version = self.version(key.client, port, policy);
+        let pool_key =
+            PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key, version, traffic: traffic_key };
         let pool = self.generation.pool(&pool_key);
         let connect_timeout = policy.pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
         let mut rules: Vec<_> = policy.origins.iter().map(|origin| Arc::clone(&origin.object)).collect();
@@ -194,11 +199,27 @@ impl<'a, 'g> Clusters<'a, 'g> {
             endpoints,
             balance: balance(policy.balance),
             tls,
+            version,
             connect_timeout: connect_timeout.map_or(self.connect_timeout, |timeout| timeout.0),
             traffic: traffic.map(Arc::new),
             pool,
         });
         ClusterId(u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// A DestinationRule that upgrades, or follows the client, knows better than the port; the mesh's word is about ports of
+    /// HTTP alone.
+    fn version(&self, client: Client, port: &ServicePortEntry<'_>, policy: &Policy<'_>) -> HttpVersion {
+        let http = policy.pool.and_then(|pool| pool.http.as_ref());
+        let upgrade = http.and_then(|http| http.h2_upgrade_policy).unwrap_or(H2UpgradePolicy::Default);
+        let follows = http.is_some_and(|http| http.use_client_protocol == Some(true));
+        match (client, upgrade, port.protocol) {
+            (Client::Tls | Client::Tcp, _, _) => HttpVersion::One,
+            (Client::Plain, _, _) if follows => HttpVersion::Client,
+            (Client::Plain, H2UpgradePolicy::Upgrade, _) | (Client::Plain, _, Protocol::Http2) => HttpVersion::Two,
+            (Client::Plain, H2UpgradePolicy::Default, Protocol::Http) if self.upgrade_http => HttpVersion::Two,
+            (Client::Plain, H2UpgradePolicy::Default | H2UpgradePolicy::DoNotUpgrade, _) => HttpVersion::One,
+        }
     }
 
     /// TLS to the proxy itself would have to be opened beneath the client's.

@@ -178,15 +178,17 @@ pub(in crate::config) fn retry(retries: &HttpRetry) -> RetryPolicy {
     }
 }
 
-/// Envoy's words; those about gRPC, HTTP/2 and HTTP/3 never apply to HTTP/1 upstreams.
+/// Envoy's words. Those about gRPC are about trailers, which come too late to try again; those about HTTP/3 never apply.
 fn retry_on(words: &str, policy: RetryPolicy) -> RetryPolicy {
-    let mut policy = RetryPolicy { on_connect_failure: false, on_reset: false, on_status: Vec::new(), ..policy };
+    let mut policy =
+        RetryPolicy { on_connect_failure: false, on_reset: false, on_refused: false, on_status: Vec::new(), ..policy };
     for word in words.split(',').map(str::trim) {
         match word {
             "connect-failure" => policy.on_connect_failure = true,
-            "reset" | "reset-before-request" => policy.on_reset = true,
+            "refused-stream" => policy.on_refused = true,
+            "reset" | "reset-before-request" => (policy.on_reset, policy.on_refused) = (true, true),
             "5xx" => {
-                (policy.on_connect_failure, policy.on_reset) = (true, true);
+                (policy.on_connect_failure, policy.on_reset, policy.on_refused) = (true, true, true);
                 policy.on_status.extend(500..=599);
             }
             "gateway-error" => policy.on_status.extend(502..=504),

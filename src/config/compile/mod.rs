@@ -45,7 +45,7 @@ pub(super) fn compile<'a>(
     let mut compiler = Compiler {
         objects,
         registry,
-        clusters: Clusters::new(objects, registry, bootstrap, settings.connect_timeout, &mesh.tls, generation, report),
+        clusters: Clusters::new(objects, registry, bootstrap, settings.connect_timeout, mesh, generation, report),
         default_retry: &mesh.retry,
         ports: BTreeMap::new(),
         gateway_ports: BTreeMap::new(),

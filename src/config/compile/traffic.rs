@@ -83,6 +83,7 @@ fn keepalive(keepalive: &TcpKeepalive) -> Keepalive {
 fn of_requests(http: &HttpPool, traffic: &mut Traffic) {
     traffic.pending_max = limit(http.http1_max_pending_requests);
     traffic.requests_max = limit(http.http2_max_requests);
+    traffic.streams_per_connection_max = limit(http.max_concurrent_streams);
     traffic.requests_per_connection_max = limit(http.max_requests_per_connection);
     traffic.retries_max = limit(http.max_retries);
     traffic.pool_idle_timeout = duration(http.idle_timeout).or(traffic.pool_idle_timeout);

@@ -287,16 +287,16 @@ pub struct HttpPool {
     /// Longest an idle connection is kept.
     #[serde(alias = "idle_timeout")]
     pub idle_timeout: Option<GoDuration>,
-    /// HTTP/2 is not spoken to upstreams.
+    /// Whether HTTP/2 is spoken where the port does not say so.
     #[serde(alias = "h2_upgrade_policy", deserialize_with = "enumeration")]
     pub h2_upgrade_policy: Option<H2UpgradePolicy>,
-    /// Clients speak HTTP/1.1, and so do we.
+    /// Whether the upstream is spoken to as its client speaks.
     #[serde(alias = "use_client_protocol")]
     pub use_client_protocol: Option<bool>,
-    /// HTTP/2 only.
+    /// Most requests under way on a connection in HTTP/2; 0: the default.
     #[serde(alias = "max_concurrent_streams", deserialize_with = "integer")]
     pub max_concurrent_streams: Option<i64>,
-    /// HTTP/2 only.
+    /// Pings on connections in HTTP/2; none are sent.
     #[serde(alias = "http2_keepalive")]
     pub http2_keepalive: Option<Value>,
 }

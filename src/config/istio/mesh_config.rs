@@ -38,6 +38,9 @@ pub struct MeshConfig {
     /// Bounds on TLS that the gateway speaks.
     #[serde(alias = "tls_defaults")]
     pub tls_defaults: Option<TlsDefaults>,
+    /// Whether HTTP/2 is spoken to upstreams whose port says HTTP: DO_NOT_UPGRADE or UPGRADE.
+    #[serde(alias = "h2_upgrade_policy")]
+    pub h2_upgrade_policy: Option<String>,
 }
 
 /// `tlsDefaults:`.
@@ -75,7 +78,7 @@ pub struct PathNormalization {
 }
 
 /// Fields of a MeshConfig that are about the mesh, its sidecars or its control plane, in camelCase.
-const WITHOUT_EFFECT: [&str; 42] = [
+const WITHOUT_EFFECT: [&str; 41] = [
     "caCertificates",
     "certificates",
     "configSources",
@@ -93,7 +96,6 @@ const WITHOUT_EFFECT: [&str; 42] = [
     "enablePrometheusMerge",
     "enableTracing",
     "extensionProviders",
-    "h2UpgradePolicy",
     "hboneIdleTimeout",
     "inboundClusterStatName",
     "inboundTrafficPolicy",
@@ -127,7 +129,7 @@ pub(super) fn is_without_effect(key: &str) -> bool {
 
 /// Whether a document without `kind` is a bare MeshConfig: it has a field of one.
 pub(super) fn looks_like(document: &Node<'_>) -> bool {
-    const FIELDS: [&str; 9] = [
+    const FIELDS: [&str; 10] = [
         "outboundTrafficPolicy",
         "accessLogFile",
         "accessLogEncoding",
@@ -137,6 +139,7 @@ pub(super) fn looks_like(document: &Node<'_>) -> bool {
         "defaultHttpRetryPolicy",
         "rootNamespace",
         "tlsDefaults",
+        "h2UpgradePolicy",
     ];
     document.keys().map(camel_case).any(|key| FIELDS.contains(&key.as_str()) || WITHOUT_EFFECT.contains(&key.as_str()))
 }

@@ -125,11 +125,7 @@ fn protocol(entry: &ServiceEntry, port: &ServicePort, field: &str, scope: &mut S
     match protocol {
         Protocol::Udp => scope.warning(code::UNREACHABLE, field, "UDP is not carried; this port never matches"),
         Protocol::Tcp if entry.addresses.is_empty() => tcp_without_addresses(entry, word, field, scope),
-        Protocol::Http2 => {
-            let message = format!("{word} upstreams are spoken to in HTTP/1.1; gRPC clients are not served");
-            scope.warning(code::UNSUPPORTED, field, message);
-        }
-        Protocol::Http | Protocol::Tls | Protocol::Tcp | Protocol::Any => {}
+        Protocol::Http | Protocol::Http2 | Protocol::Tls | Protocol::Tcp | Protocol::Any => {}
     }
     if resolution(entry) == Resolution::DynamicDns && matches!(protocol, Protocol::Tcp | Protocol::Udp) {
         scope.error(field, "only HTTP, TLS, GRPC, and HTTP2 protocols are supported for resolution mode DYNAMIC_DNS");

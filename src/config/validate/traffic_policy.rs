@@ -144,20 +144,12 @@ fn http_pool(http: &HttpPool, field: &str, scope: &mut Scope<'_>) {
         non_negative(number, &format!("{field}.{name}"), words, scope);
     }
     duration(http.idle_timeout, &format!("{field}.idleTimeout"), TIMEOUT_MAX, scope);
-    if http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) {
-        if http.use_client_protocol == Some(true) {
-            scope.error(field, "use client protocol must not be true when H2UpgradePolicy is UPGRADE");
-        }
-        let message = "upstreams are spoken to in HTTP/1.1, whatever h2UpgradePolicy says";
-        scope.warning(code::UNSUPPORTED, format!("{field}.h2UpgradePolicy"), message);
+    if http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) && http.use_client_protocol == Some(true) {
+        scope.error(field, "use client protocol must not be true when H2UpgradePolicy is UPGRADE");
     }
-    let of_http2 = [
-        ("maxConcurrentStreams", http.max_concurrent_streams.is_some()),
-        ("http2Keepalive", http.http2_keepalive.is_some()),
-    ];
-    for (name, _) in of_http2.into_iter().filter(|(_, present)| *present) {
-        let message = format!("{name} is about HTTP/2, which is not spoken to upstreams");
-        scope.warning(code::UNSUPPORTED, format!("{field}.{name}"), message);
+    if http.http2_keepalive.is_some() {
+        let message = "no pings are sent to upstreams; tcpKeepalive finds dead connections, too";
+        scope.warning(code::UNSUPPORTED, format!("{field}.http2Keepalive"), message);
     }
 }
 

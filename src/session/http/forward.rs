@@ -2,33 +2,27 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::ServerName;
 use smallvec::SmallVec;
 
 use crate::failure::Failure;
-use crate::limits::{HANDSHAKE_TIMEOUT, TIMEOUT_MAX};
+use crate::limits::TIMEOUT_MAX;
 use crate::net::{Within, sleep, within};
-use crate::route::cluster::{Cluster, TlsProfile, VerifyName};
+use crate::route::cluster::Cluster;
 use crate::route::decide;
 use crate::route::host::HostName;
 use crate::route::http::{Edits, Forward, Matched, NO_EDITS, RETRY_BACK_OFF, RetryPolicy};
 use crate::snapshot::Snapshot;
-use crate::upstream::account::{Account, Lease, Overflow, Passage};
-use crate::upstream::balance::{Candidates, Wanted};
-use crate::upstream::connection::Connection;
-use crate::upstream::dial;
+use crate::upstream::account::{Overflow, Passage};
 use crate::upstream::outlier::Outcome;
-use crate::upstream::pool::PoolKey;
-use crate::upstream::tls;
 use crate::wire::http1::{FieldEdits, Span};
 
 use super::exchange::{self, Broken, Exchange};
 use super::facts::Facts;
+use super::obtain::{Obtained, obtain};
 use super::turn::{Ending, Turn};
-use super::{After, Client, Context};
+use super::{After, Client};
 
 /// A wait between two attempts grows to so many times the first one, as Envoy's default.
 const BACK_OFF_GROWTH_MAX: u32 = 10;
@@ -39,6 +33,7 @@ static ANYWHERE_RETRY: RetryPolicy = RetryPolicy {
     per_try_timeout: None,
     on_connect_failure: true,
     on_reset: false,
+    on_refused: true,
     on_status: Vec::new(),
     back_off: RETRY_BACK_OFF,
     avoid_tried: true,
@@ -46,7 +41,7 @@ static ANYWHERE_RETRY: RetryPolicy = RetryPolicy {
 
 /// Everything about a request that its route has settled.
 pub(super) struct Plan<'s> {
-    cluster: ClusterRef<'s>,
+    pub(super) cluster: ClusterRef<'s>,
     /// Path and query to send.
     pub(super) target: Target,
     /// What changes in the heads, Host included.
@@ -55,13 +50,13 @@ pub(super) struct Plan<'s> {
     marks: Option<Box<FieldEdits>>,
     /// The name to resolve where the cluster leaves it to the request, and to put into the SNI.
     /// `None`: a captured client asked for an address, and goes where it meant to go.
-    requested: Option<HostName>,
+    pub(super) requested: Option<HostName>,
     pub(super) timeout: Option<Duration>,
     retry: &'s RetryPolicy,
     /// What the choice of an endpoint follows from, where the cluster hashes.
-    key: Option<u64>,
+    pub(super) key: Option<u64>,
     /// The request's place in the account of its cluster; `None`: nobody counts.
-    passage: Option<Passage>,
+    pub(super) passage: Option<Passage>,
 }
 
 /// The request target to send, in origin form.
@@ -82,13 +77,13 @@ impl Target {
     }
 }
 
-enum ClusterRef<'s> {
+pub(super) enum ClusterRef<'s> {
     Route(&'s Cluster),
     Anywhere(Box<Cluster>),
 }
 
 impl<'s> ClusterRef<'s> {
-    fn get(&self) -> &Cluster {
+    pub(super) fn get(&self) -> &Cluster {
         match self {
             Self::Route(cluster) => cluster,
             Self::Anywhere(cluster) => cluster,
@@ -197,6 +192,7 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: &mut Plan<'a>) -> Res
     let mut tries_left = plan.retry.attempts;
     let mut back_off = plan.retry.back_off;
     let mut tried = Tried::new();
+    let mut refused = false;
     loop {
         let retry_on = if tries_left > 0 { &*plan.retry.on_status } else { &[] };
         let error = match attempt(turn, plan, deadline, retry_on, &tried).await {
@@ -215,10 +211,18 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: &mut Plan<'a>) -> Res
             // The upstream had closed an idle connection before it saw the request: another one costs no attempt.
             // This ends, because a fresh connection is never stale.
             Cause::Stale => continue,
+            // So had one that many requests share, most likely, if it has served any before: once, that is no attempt.
+            Cause::RefusedOnShared if !refused => {
+                refused = true;
+                continue;
+            }
+            Cause::Refused | Cause::RefusedOnShared if plan.retry.on_refused && tries_left > 0 => tries_left -= 1,
             Cause::Connect if plan.retry.on_connect_failure && tries_left > 0 => tries_left -= 1,
             Cause::Reset if plan.retry.on_reset && tries_left > 0 => tries_left -= 1,
             Cause::Status => tries_left -= 1,
-            Cause::Connect | Cause::Reset | Cause::Final => return Err(error.failure),
+            Cause::Connect | Cause::Refused | Cause::RefusedOnShared | Cause::Reset | Cause::Final => {
+                return Err(error.failure);
+            }
         }
         if plan.passage.as_ref().is_some_and(|passage| !passage.retry()) {
             return Err(error.failure);
@@ -233,7 +237,7 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: &mut Plan<'a>) -> Res
     }
 }
 
-fn overflowed(turn: &mut Turn<'_>, overflow: Overflow) -> Failure {
+pub(super) fn overflowed(turn: &mut Turn<'_>, overflow: Overflow) -> Failure {
     turn.story.transport(Failure::UpstreamOverflow, &format!("overflow: {}", overflow.as_str()))
 }
 
@@ -277,6 +281,10 @@ pub(super) enum Cause {
     Stale,
     /// No connection was made: not one byte of the request has left.
     Connect,
+    /// The upstream has not looked at the request, and says so.
+    Refused,
+    /// The same, on a connection that has carried others.
+    RefusedOnShared,
     /// The upstream closed after the request was sent.
     Reset,
     /// The upstream answered with a status that the route retries on.
@@ -300,7 +308,7 @@ async fn attempt(
 ) -> Result<Ending, AttemptError> {
     // Boxed: it is over before the request is sent, and whoever waits for the answer should not carry it.
     let obtained = deadline.limit(Box::pin(obtain(turn, plan, tried))).await;
-    let (connection, key, reused) = obtained.ok_or(AttemptError::last(Failure::RequestDeadline))??;
+    let Obtained { connection, key, reused } = obtained.ok_or(AttemptError::last(Failure::RequestDeadline))??;
     turn.story.upstream = Some(connection.address);
     turn.story.upstream_local = Some(connection.local);
     turn.story.originated_tls = connection.is_tls();
@@ -309,7 +317,7 @@ async fn attempt(
     context.balancer.began(address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
     let terms = exchange::Terms { deadline, head_deadline, retry_on, fields: plan.answer_fields(), reused };
-    turn.client.set_upstream(Some(connection.socket.share()));
+    turn.client.set_upstream(Some(connection.share()));
     let mut exchange = Exchange::new(turn, connection, terms);
     let result = match exchange.run(plan).await {
         Ok(()) => Ok(exchange.finish()),
@@ -346,7 +354,7 @@ fn report(plan: &Plan<'_>, address: SocketAddr, error: &AttemptError) {
     let Some(passage) = &plan.passage else { return };
     match (&error.cause, &error.failure) {
         (Cause::Stale, _) => {}
-        (_, Failure::UpstreamClosed | Failure::ResponseMalformed) => {
+        (_, Failure::UpstreamClosed | Failure::UpstreamReset | Failure::ResponseMalformed) => {
             passage.account().report(address, Outcome::Failed);
         }
         (_, Failure::UpstreamTimeout | Failure::RequestDeadline) => {
@@ -363,151 +371,12 @@ fn classify(failure: Failure, reused: bool, turn: &Turn<'_>) -> AttemptError {
         turn.head.method.of(turn.inbound.bytes()),
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
     );
-    let cause = match (failure == Failure::UpstreamClosed && idempotent, reused) {
-        (true, true) => Cause::Stale,
-        (true, false) => Cause::Reset,
-        (false, _) => Cause::Final,
+    let cause = match (&failure, reused) {
+        (Failure::UpstreamRefused, true) => Cause::RefusedOnShared,
+        (Failure::UpstreamRefused, false) => Cause::Refused,
+        (Failure::UpstreamClosed, true) if idempotent => Cause::Stale,
+        (Failure::UpstreamClosed | Failure::UpstreamReset, _) if idempotent => Cause::Reset,
+        _ => Cause::Final,
     };
     AttemptError { failure, cause }
-}
-
-/// A connection for the request: an idle one, or a new one to the first candidate that can be reached and verified.
-async fn obtain(
-    turn: &mut Turn<'_>,
-    plan: &Plan<'_>,
-    tried: &[SocketAddr],
-) -> Result<(Box<Connection>, PoolKey, bool), AttemptError> {
-    let context = Rc::clone(turn.context);
-    let cluster = plan.cluster.get();
-    let (profile, server_name) = match &cluster.tls {
-        None => (None, None),
-        Some(tls) => match &tls.profile {
-            Ok(profile) => {
-                let name = tls.sni.clone().or_else(|| plan.requested.clone());
-                // Without a name nothing could be verified.
-                (Some(profile), Some(name.ok_or(AttemptError::last(Failure::NoHealthyUpstream))?))
-            }
-            Err(reason) => return Err(AttemptError::last(turn.story.transport(Failure::NoHealthyUpstream, reason))),
-        },
-    };
-    let policy = &turn.snapshot.settings.addresses;
-    let account = plan.passage.as_ref().map(Passage::account);
-    let wanted = Wanted { host: plan.requested.as_ref(), key: plan.key, account: account.map(|account| &**account) };
-    let candidates = context.balancer.candidates(cluster, wanted, &context.resolver, policy).await;
-    let mut candidates =
-        candidates.map_err(|(failure, reason)| AttemptError::last(turn.story.transport(failure, &reason)))?;
-    if !tried.is_empty() {
-        candidates.sort_by_key(|address| tried.contains(address));
-    }
-    let key = |address| PoolKey { pool: cluster.pool, address, server_name: server_name.clone() };
-    let first = key(candidates[0]);
-    if let Some(connection) = context.pool.take(&first, &context.scratch) {
-        return Ok((connection, first, true));
-    }
-    let lease = match account {
-        // Boxed: it is rare to have an account, and to wait for it rarer still.
-        Some(account) => match Box::pin(place(turn, account, cluster, &first)).await? {
-            Place::Idle(connection) => return Ok((connection, first, true)),
-            Place::New(lease) => Some(lease),
-        },
-        None => None,
-    };
-    let origination = profile.zip(server_name.as_ref());
-    // Boxed: most requests find an idle connection, and should not carry what it takes to make one.
-    let connection = Box::pin(open(turn, cluster, &candidates, origination, lease)).await?;
-    let key = key(connection.address);
-    Ok((connection, key, false))
-}
-
-/// How a request comes to its connection where connections are counted.
-enum Place {
-    /// One has become idle.
-    Idle(Box<Connection>),
-    /// One more may be made.
-    New(Box<Lease>),
-}
-
-/// A place for another connection; at `maxConnections` the request waits for one, as long as connecting may take.
-async fn place(
-    turn: &mut Turn<'_>,
-    account: &Rc<Account>,
-    cluster: &Cluster,
-    key: &PoolKey,
-) -> Result<Place, AttemptError> {
-    let context = Rc::clone(turn.context);
-    let until = Instant::now() + cluster.connect_timeout;
-    loop {
-        if let Some(lease) = account.lease() {
-            return Ok(Place::New(lease));
-        }
-        if context.pool.make_room(cluster.pool) {
-            continue;
-        }
-        let patience = until.saturating_duration_since(Instant::now());
-        let waited = account.wait(patience).await;
-        waited.map_err(|overflow| AttemptError::last(overflowed(turn, overflow)))?;
-        if let Some(connection) = context.pool.take(key, &context.scratch) {
-            return Ok(Place::Idle(connection));
-        }
-    }
-}
-
-async fn open(
-    turn: &mut Turn<'_>,
-    cluster: &Cluster,
-    candidates: &Candidates,
-    origination: Option<(&Arc<TlsProfile>, &HostName)>,
-    mut lease: Option<Box<Lease>>,
-) -> Result<Box<Connection>, AttemptError> {
-    let mut error = AttemptError { failure: Failure::NoHealthyUpstream, cause: Cause::Final };
-    let client = dial::Client { source: turn.client.peer, destination: turn.client.local };
-    for address in candidates {
-        turn.story.upstream = Some(*address);
-        let failure = match dial::reach(cluster, *address, client).await {
-            Err(dialled) => turn.story.transport(dialled.failure, &dialled.reason),
-            Ok(socket) => match originate(turn.context, &socket, origination).await {
-                Err(reason) => turn.story.transport(Failure::HandshakeFailed, &reason),
-                Ok(session) => match Connection::new(socket, *address, session) {
-                    Ok(mut connection) => {
-                        connection.lease = lease.take();
-                        turn.story.transport_failure = None;
-                        return Ok(connection);
-                    }
-                    Err(reset) => turn.story.transport(Failure::ConnectFailed, &reset.to_string()),
-                },
-            },
-        };
-        if let Some(lease) = &lease {
-            let timed_out = failure == Failure::ConnectTimeout;
-            lease.account().report(*address, if timed_out { Outcome::TimedOut } else { Outcome::Failed });
-        }
-        error = AttemptError { failure, cause: Cause::Connect };
-    }
-    Err(error)
-}
-
-/// Opens TLS over a fresh connection and counts how it went; the error is the text for the log.
-pub(in crate::session) async fn originate(
-    context: &Context,
-    socket: &crate::net::Socket,
-    origination: Option<(&Arc<TlsProfile>, &HostName)>,
-) -> Result<Option<tls::TlsSession>, String> {
-    let Some((profile, name)) = origination else { return Ok(None) };
-    let config = context.tls.get(profile).map_err(|error| format!("TLS_error: {error}"))?;
-    let name = ServerName::try_from(name.as_str().to_owned()).map_err(|error| format!("TLS_error: {error}"))?;
-    let result = match within(HANDSHAKE_TIMEOUT, tls::handshake(config, name, socket)).await {
-        Some(Ok(session)) => Ok(session),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err(format!("TLS_error: no handshake within {HANDSHAKE_TIMEOUT:?}")),
-    };
-    let mut counters = context.counters.borrow_mut();
-    match &result {
-        Ok(session) if session.is_resumed() => counters.handshakes_resumed += 1,
-        Ok(_) => counters.handshakes_full += 1,
-        Err(_) => counters.handshakes_failed += 1,
-    }
-    if result.is_ok() && profile.verify == VerifyName::Nothing {
-        counters.handshakes_unverified += 1;
-    }
-    result.map(Some)
 }

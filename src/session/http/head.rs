@@ -114,7 +114,10 @@ pub(super) async fn awaken(inbound: &mut Inbound, client: &Client, context: &Con
             return false;
         }
         client.idle.set(true);
-        let is_readable = matches!(within(idle_timeout, client.transport.readable()).await, Some(Ok(())));
+        let is_readable = match client.transport.connection() {
+            Some(connection) => matches!(within(idle_timeout, connection.readable()).await, Some(Ok(()))),
+            None => false,
+        };
         client.idle.set(false);
         if !is_readable {
             return false;
@@ -159,7 +162,7 @@ fn parse(inbound: &Inbound, context: &Context) -> Option<Result<RequestHead, Fai
     }
 }
 
-fn receive(inbound: &mut Inbound, client: &Client, context: &Context) -> io::Result<Received> {
+pub(super) fn receive(inbound: &mut Inbound, client: &Client, context: &Context) -> io::Result<Received> {
     let mut input = context.scratch.input.borrow_mut();
     let received = client.transport.receive(&mut input)?;
     if let Received::Bytes(count) = received {

@@ -1,4 +1,5 @@
-//! Plain HTTP/1: a loop, one turn per request. What is forwarded may go out in TLS that we open (origination).
+//! HTTP/1: a loop, one turn per request; and single requests, which are streams of HTTP/2. What is forwarded may go out
+//! in TLS that we open (origination).
 //!
 //! A turn, read in order: [`head::read`] → [`crate::route::decide`] → [`forward::forward`] (connect, exchange) or an
 //! answer of our own → [`turn::Turn::tell`].
@@ -8,6 +9,7 @@ pub(crate) mod facts;
 mod fault;
 mod forward;
 mod head;
+mod obtain;
 mod story;
 mod turn;
 mod upgrade;
@@ -15,13 +17,17 @@ mod upgrade;
 use std::future::Future;
 use std::rc::Rc;
 
+use ::http::request;
+
 use crate::failure::Failure;
 use crate::net::within;
+use crate::wire::http1::Version;
+use crate::wire::http2::write_request;
 
 use super::{Client, Context};
 
-pub(super) use forward::originate;
 use head::Inbound;
+pub(super) use obtain::originate;
 use turn::Turn;
 use upgrade::Upgraded;
 
@@ -81,12 +87,35 @@ pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) ->
     }
 }
 
+/// Serves the request of a stream, of which `ends` says that no body follows its head.
+pub(super) async fn serve_stream(context: &Rc<Context>, client: &Client, parts: &request::Parts, ends: bool) {
+    let mut head = Vec::new();
+    if let Err(error) = write_request(parts, ends, &mut head) {
+        turn::refuse_malformed(context, client, &head, &Failure::RequestMalformed(error));
+        return;
+    }
+    let mut inbound = Inbound::new(head);
+    // What is there of the body can be sent again if it must; a failure shows again.
+    let _ = head::receive(&mut inbound, client, context);
+    if let After::Reset = Box::pin(take_turn(context, client, &mut inbound)).await {
+        client.transport.reset_on_close();
+    }
+}
+
+/// Tells of a connection that broke its protocol before it came to a request.
+pub(super) fn tell_malformed(context: &Rc<Context>, client: &Client, bytes: &[u8], failure: &Failure) {
+    story::Story::new().tell_malformed(context, client, bytes, failure);
+}
+
 /// One request, under the configuration that is in force when its head is complete.
 async fn take_turn(context: &Rc<Context>, client: &Client, inbound: &mut Inbound) -> After {
-    let head = match head::read(inbound, client, context).await {
+    let mut head = match head::read(inbound, client, context).await {
         Ok(head) => head,
         Err(failure) => return refuse(context, client, inbound, &failure),
     };
+    if client.transport.stream().is_some() {
+        head.version = Version::Http2;
+    }
     let snapshot = context.snapshot();
     Turn::new(context, client, &snapshot, inbound, head).take().await
 }

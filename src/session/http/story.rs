@@ -144,6 +144,7 @@ impl Story<'_> {
             protocol: match head.version {
                 Version::Http10 => "HTTP/1.0",
                 Version::Http11 => "HTTP/1.1",
+                Version::Http2 => "HTTP/2",
             },
             forwarded_for: head.head.find(bytes, "x-forwarded-for"),
             user_agent: head.head.find(bytes, "user-agent"),

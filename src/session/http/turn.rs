@@ -10,8 +10,9 @@ use crate::route::decide::{self, HttpVerdict};
 use crate::route::http::{CorsVerdict, DirectResponse, Fault, Matched};
 use crate::snapshot::Snapshot;
 use crate::wire::http1::{
-    BodyLength, BodyReader, FieldEdits, LocalResponse, NO_FIELD_EDITS, RequestHead, write_local_response,
+    BodyLength, BodyReader, FieldEdits, LocalResponse, NO_FIELD_EDITS, RequestHead, Version, write_local_response,
 };
+use crate::wire::http2::{grpc_fields, is_grpc};
 
 use super::exchange;
 use super::facts::Facts;
@@ -169,6 +170,9 @@ impl<'a> Turn<'a> {
 
     /// Sends an answer of our own. The connection stays only if the request's body can be read to its end.
     async fn respond(&mut self, answer: Answer<'_>) -> After {
+        let of_grpc = self.in_grpc(&answer);
+        let answer =
+            of_grpc.as_ref().map_or(answer, |fields| Answer { status: 200, body: b"", location: None, fields });
         let Answer { status, body, location, fields } = answer;
         let limits = &self.snapshot.settings.limits;
         let mut unread = BodyReader::new(self.head.body, exchange::body_limits(limits));
@@ -178,8 +182,9 @@ impl<'a> Turn<'a> {
         self.inbound.take(taken);
         let is_small = matches!(self.head.body, BodyLength::Fixed(length) if length <= DRAINED_BODY_BYTES_MAX);
         let body_ends = is_whole && (unread.is_done() || (is_small && !self.head.expects_continue));
-        let keep_alive =
-            self.head.keep_alive && body_ends && !matches!(status, 400 | 408) && !self.context.draining.get();
+        // A stream ends with its answer, whatever is left of the request (RFC 9113 section 8.1).
+        let may_keep = !matches!(status, 400 | 408) && self.head.version != Version::Http2;
+        let keep_alive = self.head.keep_alive && body_ends && may_keep && !self.context.draining.get();
         let to_head = self.head.method.of(self.inbound.bytes()) == b"HEAD";
         let mut answer = Vec::new();
         let response = LocalResponse { status, body, location, fields, keep_alive, to_head };
@@ -192,6 +197,13 @@ impl<'a> Turn<'a> {
             Some(Ok(())) => After::Close,
             Some(Err(_)) | None => After::Reset,
         }
+    }
+
+    /// The fields of an answer that refuses a request of gRPC; `None`: it is in HTTP's own words.
+    fn in_grpc(&self, answer: &Answer<'_>) -> Option<FieldEdits> {
+        let is_refusal = self.head.version == Version::Http2 && answer.status >= 400;
+        let is_grpc = is_refusal && is_grpc(&self.head.head, self.inbound.bytes());
+        is_grpc.then(|| grpc_fields(answer.status, &String::from_utf8_lossy(answer.body), answer.fields))
     }
 
     /// Reads and throws away the rest of a body, in no more time than a silence may last. False: it did not come to its

@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Rc<Context>, client: &Client, inbound: &mut In
     let Upgraded { mut connection, head, pending, story, names, passage } = upgraded;
     let lease = connection.lease.take();
     let mut story = names.rejoin(story);
-    let upstream = connection.socket.share();
+    let upstream = connection.share();
     let address = connection.address;
     let early = inbound.split_behind();
     client.set_upstream(Some(Rc::clone(&upstream)));
@@ -89,7 +89,7 @@ async fn carry(
             return sealed::relay(&client.transport, connection, early, &context.scratch, moved, idle).await;
         }
     };
-    let upstream = connection.socket.share();
+    let upstream = connection.share();
     match open(downstream, connection, early, pending, moved, idle).await {
         Ok(()) => relay::relay(downstream, &upstream, context.tools(), moved, idle).await,
         Err(end) => end,
@@ -105,7 +105,7 @@ async fn open(
     moved: &Transferred,
     idle: Duration,
 ) -> Result<(), End> {
-    let upstream = connection.socket.share();
+    let upstream = connection.share();
     let opening = async {
         client.send_all(&pending).await.map_err(End::Downstream)?;
         while connection.is_blocked() {

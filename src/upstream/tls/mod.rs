@@ -18,6 +18,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::route::cluster::{TlsBounds, TlsProfile};
 
+use super::http2::ALPN;
+
 /// TLS sessions that a worker remembers for resumption, per profile.
 const SESSIONS_REMEMBERED: usize = 1024;
 
@@ -26,7 +28,8 @@ const SESSIONS_REMEMBERED: usize = 1024;
 #[derive(Debug)]
 pub struct TlsConfigs {
     provider: Arc<CryptoProvider>,
-    configs: RefCell<HashMap<u32, Arc<ClientConfig>, foldhash::fast::RandomState>>,
+    /// By profile, and whether it offers HTTP/2.
+    configs: RefCell<HashMap<(u32, bool), Arc<ClientConfig>, foldhash::fast::RandomState>>,
 }
 
 impl Default for TlsConfigs {
@@ -36,22 +39,26 @@ impl Default for TlsConfigs {
 }
 
 impl TlsConfigs {
-    /// The configuration for a profile, made on first use.
+    /// The configuration for a profile, made on first use; `http2` offers HTTP/2 and nothing else.
     ///
     /// # Errors
     /// When rustls refuses the profile: a key that does not fit its certificate, CRLs that cannot be parsed.
-    pub fn get(&self, profile: &TlsProfile) -> Result<Arc<ClientConfig>, rustls::Error> {
-        if let Some(config) = self.configs.borrow().get(&profile.id) {
+    pub fn get(&self, profile: &TlsProfile, http2: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
+        if let Some(config) = self.configs.borrow().get(&(profile.id, http2)) {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(self.build(profile)?);
-        self.configs.borrow_mut().insert(profile.id, Arc::clone(&config));
+        let mut config = self.build(profile)?;
+        if http2 {
+            config.alpn_protocols = vec![ALPN.to_vec()];
+        }
+        let config = Arc::new(config);
+        self.configs.borrow_mut().insert((profile.id, http2), Arc::clone(&config));
         Ok(config)
     }
 
     /// Forgets profiles that are gone, with their sessions.
     pub fn retain(&self, keep: impl Fn(u32) -> bool) {
-        self.configs.borrow_mut().retain(|id, _| keep(*id));
+        self.configs.borrow_mut().retain(|(id, _), _| keep(*id));
     }
 
     fn build(&self, profile: &TlsProfile) -> Result<ClientConfig, rustls::Error> {

@@ -12,6 +12,7 @@ use rustls::unbuffered::{
 };
 
 use crate::net::{Received, Socket};
+use crate::upstream::http2::ALPN;
 
 /// Most that a record adds to its plain text: header, content type, tag, and the explicit nonce of TLS 1.2.
 const RECORD_OVERHEAD: usize = 64;
@@ -204,6 +205,12 @@ impl std::fmt::Debug for TlsSession {
 }
 
 impl TlsSession {
+    /// Whether HTTP/2 was agreed on.
+    #[must_use]
+    pub fn speaks_http2(&self) -> bool {
+        self.connection.alpn_protocol() == Some(ALPN)
+    }
+
     /// Whether the handshake resumed an earlier session.
     #[must_use]
     pub fn is_resumed(&self) -> bool {

@@ -61,7 +61,7 @@ impl Facts {
         match (self.chunked, self.content_length, version) {
             (true, Some(_), _) => Err(HeadError::AmbiguousLength),
             (true, None, Version::Http10) => Err(HeadError::TransferEncoding),
-            (true, None, Version::Http11) | (false, _, _) => Ok(()),
+            (true, None, Version::Http11 | Version::Http2) | (false, _, _) => Ok(()),
         }
     }
 }

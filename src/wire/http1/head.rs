@@ -37,6 +37,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2, whose messages are read as those of HTTP/1.1: [`crate::wire::http2`].
+    Http2,
 }
 
 /// Bounds of a head.
@@ -95,6 +97,9 @@ pub enum HeadError {
     /// A transfer coding other than exactly `chunked`, or one in HTTP/1.0.
     #[error("the transfer coding is not spoken here")]
     TransferEncoding,
+    /// Frames that break the protocol (HTTP/2).
+    #[error("the frames break the protocol")]
+    Frames,
     /// A field name with `_`, where the operator has them refused.
     #[error("a field name holds an underscore")]
     Underscore,
@@ -131,6 +136,7 @@ impl HeadError {
             | Self::ContentLength
             | Self::AmbiguousLength
             | Self::TransferEncoding
+            | Self::Frames
             | Self::Underscore => 400,
         }
     }
@@ -150,6 +156,7 @@ impl HeadError {
             Self::ContentLength => "invalid_content_length",
             Self::AmbiguousLength => "content_length_with_transfer_encoding",
             Self::TransferEncoding => "invalid_transfer_encoding",
+            Self::Frames => "http2.codec_error",
             Self::Underscore => "header_name_with_underscore",
         }
     }

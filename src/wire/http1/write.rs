@@ -145,8 +145,9 @@ fn write_upgrade(protocols: &[u8], out: &mut Vec<u8>) {
 /// Behind the client's own, in the version that the request came in (RFC 9110 section 7.6.3).
 fn write_via(version: Version, pseudonym: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(match version {
-        Version::Http10 => b"Via: 1.0 ",
+        Version::Http10 => b"Via: 1.0 ".as_slice(),
         Version::Http11 => b"Via: 1.1 ",
+        Version::Http2 => b"Via: 2 ",
     });
     out.extend_from_slice(pseudonym.as_bytes());
     out.extend_from_slice(b"\r\n");

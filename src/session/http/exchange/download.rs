@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::failure::Failure;
+use crate::limits::{HTTP2_SESSION_READ_BYTES, SCRATCH_BYTES};
 use crate::upstream::connection::{ConnectionError, Intake};
 use crate::upstream::outlier::Outcome;
 use crate::wire::http1::{
@@ -18,7 +19,7 @@ const FINAL_STATUS_MIN: u16 = 200;
 /// Data up to this many bytes is copied behind what goes before it: cheaper for the kernel than two pieces.
 const COPIED_BYTES_MAX: usize = 4096;
 
-/// An interim response is passed on as it is, to clients of HTTP/1.1 alone.
+/// An interim response is passed on as it is, but not to clients of HTTP/1.0, which know none.
 const INTERIM: ResponseEdits<'_> = ResponseEdits { keep_alive: true, http10: false, fields: &NO_FIELD_EDITS };
 
 /// A response of which the head has been passed on.
@@ -37,18 +38,32 @@ impl Exchange<'_, '_> {
         let context = self.turn.context;
         let mut plain = context.scratch.plain.borrow_mut();
         plain.clear();
-        let intake = self.connection.receive(&context.scratch, &mut plain);
+        let most = self.read_bytes();
+        let intake = self.connection.receive(&context.scratch, most, &mut plain);
         let mut output = context.scratch.output.borrow_mut();
         output.clear();
         let (data, result) = match self.pass_on(&plain, &mut output) {
             Ok(data) => (data, self.note_end(intake, data, &mut output).map_err(Broken::from)),
             Err(broken) => (&[][..], Err(broken)),
         };
+        if self.connection.is_stream()
+            && let Some(trailers) = self.connection.take_trailers()
+        {
+            self.turn.client.transport.set_trailers(trailers);
+        }
         // What came before a fault is passed on all the same.
         let sent = self.send_to_client(&mut output, data);
         output.clear();
         plain.clear();
         result.and(sent.map_err(Broken::from))
+    }
+
+    /// Most that is taken from the upstream at once: what a stream has no room for has to be kept.
+    fn read_bytes(&self) -> usize {
+        match self.turn.client.transport.stream() {
+            None => SCRATCH_BYTES,
+            Some(_) => HTTP2_SESSION_READ_BYTES,
+        }
     }
 
     /// Sends a head or framing, and the data behind it, in one call; what the socket does not take is kept.
@@ -90,7 +105,8 @@ impl Exchange<'_, '_> {
             Ok(Intake::Truncated) => self.upstream_ended(false, output),
             Err(error) => {
                 self.turn.story.transport_failure = Some(error.to_string());
-                self.upstream_ended(false, output)
+                let ended = self.upstream_ended(false, output);
+                ended.map_err(|failure| if failure == Failure::UpstreamClosed { error.failure() } else { failure })
             }
         }
     }
@@ -132,8 +148,8 @@ impl Exchange<'_, '_> {
             };
             let (head_bytes, rest) = bytes.split_at(head.head.len as usize);
             if head.status >= FINAL_STATUS_MIN {
-                if let Some(lease) = &self.connection.lease {
-                    lease.account().report(self.connection.address, Outcome::Answered(head.status));
+                if let Some(account) = self.connection.account() {
+                    account.report(self.connection.address, Outcome::Answered(head.status));
                 }
                 if self.terms.retry_on.contains(&head.status) && !self.turn.inbound.is_streamed() {
                     return Err(Broken::Status);
@@ -151,7 +167,7 @@ impl Exchange<'_, '_> {
                 let reason = "unexpected interim response";
                 return Err(self.turn.story.transport(Failure::ResponseMalformed, reason).into());
             }
-            if self.turn.head.version == Version::Http11 {
+            if self.turn.head.version != Version::Http10 {
                 write_response(&head, head_bytes, INTERIM, output);
             }
             bytes = rest;

@@ -16,6 +16,7 @@ use crate::limits::GATHER_TIMEOUT;
 use crate::net::within;
 use crate::upstream::connection::Connection;
 use crate::wire::http1::{BodyReader, FieldEdits};
+use crate::wire::http2::is_grpc;
 
 use super::After;
 use super::forward::{Deadline, Plan};
@@ -89,6 +90,8 @@ enum Ready {
     ClientWritable,
     /// What is there of an answer that comes slowly.
     Trickle,
+    /// The client has given its request up.
+    ClientGone,
 }
 
 impl<'t, 'a> Exchange<'t, 'a> {
@@ -141,6 +144,7 @@ impl<'t, 'a> Exchange<'t, 'a> {
             Ready::ClientReadable => self.receive_body()?,
             Ready::ClientWritable => self.send_pending()?,
             Ready::Trickle => self.trickles = true,
+            Ready::ClientGone => return Err(Failure::DownstreamClosed.into()),
         }
         Ok(())
     }
@@ -178,7 +182,9 @@ impl<'t, 'a> Exchange<'t, 'a> {
     fn patience(&self) -> (Duration, Failure) {
         let limits = &self.turn.snapshot.settings.limits;
         let uploading = !self.upload.is_done() && !self.abandoned && !self.connection.is_blocked();
-        let (limit, silence) = if uploading && self.response.is_none() {
+        let (limit, silence) = if self.is_quiet_call() {
+            (limits.tunnel_idle_timeout, Failure::UpstreamTimeout)
+        } else if uploading && self.response.is_none() {
             (limits.body_idle_timeout, Failure::RequestBodyTimeout)
         } else if self.response.is_some() || self.connection.is_blocked() || self.abandoned {
             (limits.body_idle_timeout, Failure::UpstreamTimeout)
@@ -193,18 +199,31 @@ impl<'t, 'a> Exchange<'t, 'a> {
         }
     }
 
+    /// Whether it is a call of gRPC in which nobody keeps anybody waiting: streams may have nothing to say for long, as
+    /// tunnels may.
+    fn is_quiet_call(&self) -> bool {
+        self.turn.client.transport.stream().is_some()
+            && self.pending.is_empty()
+            && !self.connection.is_blocked()
+            && is_grpc(&self.turn.head.head, self.turn.inbound.bytes())
+    }
+
     async fn ready(&self) -> Ready {
         let sends = self.connection.is_blocked();
-        if self.pending.is_empty() && !sends && (self.abandoned || self.upload.is_done()) {
-            poll_fn(|context| self.connection.socket.poll_readable(context)).await;
+        if self.pending.is_empty()
+            && !sends
+            && (self.abandoned || self.upload.is_done())
+            && self.turn.client.transport.stream().is_none()
+        {
+            poll_fn(|context| self.connection.poll_readable(context)).await;
             return Ready::UpstreamReadable;
         }
-        // Boxed: nearly every wait is for the upstream alone.
+        // Boxed: nearly every wait is for the upstream alone, unless the client is a stream, which may be given up.
         Box::pin(self.any_ready()).await
     }
 
     async fn any_ready(&self) -> Ready {
-        let (upstream, client) = (&self.connection.socket, &self.turn.client.transport);
+        let (upstream, client) = (&*self.connection, &self.turn.client.transport);
         let sends = self.connection.is_blocked();
         let answers = !self.pending.is_empty();
         let receives = self.response.as_ref().is_none_or(|response| !response.done);
@@ -222,6 +241,9 @@ impl<'t, 'a> Exchange<'t, 'a> {
             }
             if sends && upstream_writable.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ready::UpstreamWritable);
+            }
+            if client.poll_given_up(context).is_ready() {
+                return Poll::Ready(Ready::ClientGone);
             }
             if asks && client_readable.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ready::ClientReadable);
@@ -259,7 +281,8 @@ impl<'t, 'a> Exchange<'t, 'a> {
             (true, false) if !self.turn.head.keep_alive => After::Finish,
             (true | false, _) => After::Close,
         };
-        let reusable = response.upstream_keeps && uploaded && !self.connection.is_blocked();
+        let is_whole = uploaded && !self.connection.is_blocked();
+        let reusable = response.upstream_keeps && is_whole && !self.connection.is_stream();
         if reusable {
             self.connection.gather(0);
             return ((after, None), Some(self.connection));

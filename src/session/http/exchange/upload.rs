@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::failure::Failure;
+use crate::http2::StreamError;
 use crate::limits::Limits;
 use crate::net::Received;
 use crate::upstream::connection::ConnectionError;
@@ -10,6 +11,7 @@ use crate::wire::http1::{
     BodyLength, BodyLimits, BodyReader, RequestEdits, write_chunk, write_last_chunk, write_request,
 };
 
+use super::super::super::stream::ClientStream;
 use super::super::forward::Plan;
 use super::Exchange;
 
@@ -28,13 +30,32 @@ impl Exchange<'_, '_> {
         let taken = upload(&mut self.upload, self.turn.head.body, self.turn.inbound.untaken(), &mut plain)?;
         self.turn.inbound.take(taken.consumed);
         self.turn.story.bytes_received = taken.data;
+        if let Some(stream) = self.turn.client.transport.stream() {
+            if stream.takes_trailers() {
+                self.connection.want_trailers();
+            }
+            self.pass_trailers(stream);
+        }
         let result = self.connection.send(&plain, scratch);
         plain.clear();
         self.sent_at = Instant::now();
-        if let Err(error) = result {
-            self.abandon(&error);
+        match result {
+            Err(ConnectionError::Stream(StreamError::Untranslatable(error))) => Err(Failure::RequestMalformed(error)),
+            Err(error) => {
+                self.abandon(&error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Passes on what follows the body, if that is what comes next.
+    fn pass_trailers(&self, stream: &ClientStream) {
+        if self.upload.is_done()
+            && let Some(trailers) = stream.trailers()
+        {
+            self.connection.set_trailers(trailers);
+        }
     }
 
     /// Stops sending after an error. An upstream that answers early and closes does not read the rest of the request
@@ -60,6 +81,9 @@ impl Exchange<'_, '_> {
         self.turn.inbound.streamed(&input[taken.consumed..count]);
         drop(input);
         self.turn.story.bytes_received += taken.data;
+        if let Some(stream) = self.turn.client.transport.stream() {
+            self.pass_trailers(stream);
+        }
         let result = self.connection.send(&plain, scratch);
         plain.clear();
         drop(plain);

@@ -1,0 +1,250 @@
+//! One request and its answer.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use h2::client::ResponseFuture;
+use http::HeaderMap;
+
+use crate::http2::{Given, Intake, Outlet, StreamError};
+use crate::limits::HTTP2_SESSION_READ_BYTES;
+use crate::net::{Received, Socket, coarse_now};
+use crate::upstream::account::Account;
+use crate::wire::http2::{read_request, write_response};
+
+use super::Link;
+
+/// How long a connection may bring nothing at all before a request that is given up takes it for dead.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A stream, or the place for one until the request is sent.
+pub struct Stream {
+    link: Rc<Link>,
+    inner: RefCell<Inner>,
+    wants_trailers: Cell<bool>,
+    started: Instant,
+    /// What the connection had brought by then.
+    received_before: u64,
+}
+
+struct Inner {
+    answer: Answer,
+    outlet: Option<Outlet>,
+    to_head: bool,
+    trailers: Option<HeaderMap>,
+    /// Interim responses that have not been taken.
+    interim: Vec<u8>,
+}
+
+enum Answer {
+    /// The request has not been sent.
+    Unasked,
+    Awaited(ResponseFuture),
+    Begun(Box<Intake>),
+    Failed(Option<StreamError>),
+}
+
+impl Stream {
+    /// Takes a place on a connection. `None`: it has none.
+    #[must_use]
+    pub fn open(link: &Rc<Link>) -> Option<Self> {
+        if link.is_over() || !link.has_room() {
+            return None;
+        }
+        link.enter();
+        let inner =
+            Inner { answer: Answer::Unasked, outlet: None, to_head: false, trailers: None, interim: Vec::new() };
+        Some(Self {
+            link: Rc::clone(link),
+            inner: RefCell::new(inner),
+            wants_trailers: Cell::new(false),
+            started: coarse_now(),
+            received_before: link.meter.received.get(),
+        })
+    }
+
+    /// Whom the connection leads to, and our end of it.
+    #[must_use]
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        self.link.addresses
+    }
+
+    /// The socket of the connection.
+    #[must_use]
+    pub fn share_socket(&self) -> Rc<Socket> {
+        Rc::clone(&self.link.socket)
+    }
+
+    /// Who counts the connection.
+    #[must_use]
+    pub fn account(&self) -> Option<&Account> {
+        self.link.account()
+    }
+
+    /// Whether the connection is inside TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.link.secure
+    }
+
+    /// See [`Connection::want_trailers`](crate::upstream::connection::Connection::want_trailers).
+    pub fn want_trailers(&self) {
+        self.wants_trailers.set(true);
+    }
+
+    /// See [`Connection::set_trailers`](crate::upstream::connection::Connection::set_trailers).
+    pub fn set_trailers(&self, trailers: HeaderMap) {
+        let mut inner = self.inner.borrow_mut();
+        match &mut inner.outlet {
+            Some(outlet) => outlet.set_trailers(trailers),
+            None => inner.trailers = Some(trailers),
+        }
+    }
+
+    /// See [`Connection::take_trailers`](crate::upstream::connection::Connection::take_trailers).
+    pub fn take_trailers(&self) -> Option<HeaderMap> {
+        match &mut self.inner.borrow_mut().answer {
+            Answer::Begun(intake) => intake.take_trailers(),
+            Answer::Unasked | Answer::Awaited(_) | Answer::Failed(_) => None,
+        }
+    }
+
+    /// Takes the beginning of `bytes`, those of a request in HTTP/1.1 whose head comes in one piece.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn send(&self, bytes: &[u8]) -> Result<usize, StreamError> {
+        let mut inner = self.inner.borrow_mut();
+        let taken = if inner.outlet.is_none() { self.ask(&mut inner, bytes)? } else { 0 };
+        let Some(outlet) = &mut inner.outlet else { return Ok(taken) };
+        Ok(taken + outlet.send(&bytes[taken..])?)
+    }
+
+    fn ask(&self, inner: &mut Inner, bytes: &[u8]) -> Result<usize, StreamError> {
+        let link = &*self.link;
+        let request = read_request(bytes, link.secure, self.wants_trailers.get());
+        let Some((request, head)) = request.map_err(StreamError::Untranslatable)? else { return Ok(0) };
+        let ends = Outlet::is_empty(head.body);
+        inner.to_head = request.method() == http::Method::HEAD;
+        let (response, stream) = match link.sender.clone().send_request(request, ends) {
+            Ok(sent) => sent,
+            Err(error) => {
+                // The connection has ended since its look: nobody has seen the request.
+                inner.answer = Answer::Failed(Some(StreamError::Refused(error)));
+                return Err(StreamError::Reset(h2::Reason::REFUSED_STREAM.into()));
+            }
+        };
+        inner.answer = Answer::Awaited(response);
+        let mut outlet = Outlet::new(stream, head.body, Rc::clone(&link.meter));
+        inner.trailers.take().into_iter().for_each(|trailers| outlet.set_trailers(trailers));
+        inner.outlet = Some(outlet);
+        Ok(head.head.len as usize)
+    }
+
+    /// Ready once there is something to receive, or an error to collect.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.inner.borrow_mut().poll(&self.link, context)
+    }
+
+    /// Ready once something can be sent, or there is an error to collect.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.inner.borrow_mut().outlet {
+            Some(outlet) => outlet.poll_writable(context),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Receives what the upstream answers, in HTTP/1.1, without waiting.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Received, StreamError> {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.interim.is_empty() {
+            let count = inner.interim.len().min(buffer.len());
+            inner.interim.as_slice().copy_to_slice(&mut buffer[..count]);
+            inner.interim.drain(..count);
+            return Ok(Received::Bytes(count));
+        }
+        match &mut inner.answer {
+            Answer::Unasked | Answer::Awaited(_) => Ok(Received::Pending),
+            Answer::Begun(intake) => {
+                let most = buffer.len().min(HTTP2_SESSION_READ_BYTES);
+                Ok(match intake.give(&mut buffer[..most])? {
+                    Given::Bytes(count) => Received::Bytes(count),
+                    Given::Pending => Received::Pending,
+                    Given::End => Received::End,
+                })
+            }
+            Answer::Failed(error) => {
+                Err(error.take().unwrap_or_else(|| StreamError::Connection(h2::Reason::CANCEL.into())))
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn poll(&mut self, link: &Link, context: &mut Context<'_>) -> Poll<()> {
+        if !self.interim.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut self.answer {
+            Answer::Unasked => return Poll::Pending,
+            Answer::Failed(_) => return Poll::Ready(()),
+            Answer::Begun(intake) => return intake.poll(context),
+            Answer::Awaited(response) => match response.poll_informational(context) {
+                Poll::Ready(Some(Ok(interim))) => {
+                    let (parts, ()) = interim.into_parts();
+                    if let Err(error) = write_response(&parts, false, self.to_head, &mut self.interim) {
+                        self.answer = Answer::Failed(Some(StreamError::Untranslatable(error)));
+                    }
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Some(Err(_)) | None) => {}
+                Poll::Pending => return Poll::Pending,
+            },
+        }
+        let Answer::Awaited(response) = &mut self.answer else { return Poll::Pending };
+        self.answer = match ready!(Pin::new(response).poll(context)) {
+            Ok(response) => self.begin(link, response),
+            Err(error) => Answer::Failed(Some(error.into())),
+        };
+        Poll::Ready(())
+    }
+
+    fn begin(&self, link: &Link, response: http::Response<h2::RecvStream>) -> Answer {
+        let (parts, stream) = response.into_parts();
+        let mut head = Vec::new();
+        match write_response(&parts, stream.is_end_stream(), self.to_head, &mut head) {
+            Ok(body) => {
+                let intake = Intake::new(head, body, stream, link.trailer_bytes_max);
+                Answer::Begun(Box::new(intake))
+            }
+            Err(error) => Answer::Failed(Some(StreamError::Untranslatable(error))),
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let is_unanswered = matches!(self.inner.get_mut().answer, Answer::Awaited(_) | Answer::Failed(_));
+        let is_silent = self.link.meter.received.get() == self.received_before;
+        if is_unanswered && is_silent && coarse_now().saturating_duration_since(self.started) > SILENCE {
+            // A connection that has died unnoticed would take every further request with it.
+            self.link.retire();
+        }
+        self.link.leave();
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Stream").field("link", &self.link).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,262 @@
+//! Attacks in HTTP/2: floods of frames, heads that HTTP/1.1 would read in two ways, and clients that only make work.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, RST_STREAM, Raw, SETTINGS,
+    WINDOW_UPDATE, block, frame, get, text,
+};
+use crate::scene::{HOST, Scene};
+use crate::support::gateway::Gateway;
+use crate::support::{service, wait_until};
+
+fn limited(limits: &str) -> Scene {
+    Scene::with(Gateway::builder().setting(&format!("limits: {{{limits}}}\n")), service::http)
+}
+
+/// Sends `flood` until the gateway has had enough, and shows that it has, at what cost, and to nobody else.
+#[track_caller]
+fn flooded(
+    scene: &Scene,
+    what: &str,
+    settings: &[(u16, u32)],
+    mut flood: impl FnMut(&mut Raw, u32) -> bool,
+) -> Option<u32> {
+    let mut raw = Raw::connect(scene.gateway.http(), settings);
+    raw.socket().set_write_timeout(Some(Duration::from_secs(5))).expect("not zero");
+    let most = 200_000;
+    let sent = (0..most).take_while(|round| flood(&mut raw, *round)).count();
+    assert!(sent < most as usize, "{what}: taken without end");
+    let code = raw.end();
+    assert!(scene.gateway.peak_memory_kib() < 160 * 1024, "{what}: {} KiB", scene.gateway.peak_memory_kib());
+    assert_eq!(scene.gateway.client().get(HOST, "/bytes/10").status, 200, "{what}");
+    code
+}
+
+#[test]
+fn requests_that_are_taken_back_as_fast_as_they_come_end_the_connection() {
+    let scene = Scene::http();
+    let head = get(HOST, "/silent");
+    flooded(&scene, "rapid reset", &[], |raw, round| {
+        let stream = 2 * round + 1;
+        let reset = frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
+        raw.send(&[frame(HEADERS, END_HEADERS | END_STREAM, stream, &head), reset].concat()).is_ok()
+    });
+    // As many as are looked at before their number tells, and not one for each that was sent.
+    assert!(scene.requests().len() < 2_000, "{}", scene.requests().len());
+}
+
+#[test]
+fn heads_without_end_are_cut_by_size_and_by_time() {
+    let scene = limited("requestHeadTimeout: 500ms");
+    flooded(&scene, "CONTINUATION flood", &[], |raw, round| match round {
+        0 => raw.send(&frame(HEADERS, END_STREAM, 1, &get(HOST, "/"))).is_ok(),
+        _ => raw.send(&frame(CONTINUATION, 0, 1, &block(&[(b"x", &[b'y'; 1000])]))).is_ok(),
+    });
+    let mut raw = Raw::connect(scene.gateway.http(), &[]);
+    let begun = Instant::now();
+    raw.send(&frame(HEADERS, END_STREAM, 1, &get(HOST, "/"))).expect("the gateway reads");
+    raw.end();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn frames_without_a_message_end_the_connection() {
+    let scene = Scene::http();
+    let kinds: [(&str, Vec<u8>); 5] = [
+        ("pings", frame(PING, 0, 0, &[0; 8])),
+        ("answers to pings", frame(PING, 1, 0, &[0; 8])),
+        ("settings", frame(SETTINGS, 0, 0, &[])),
+        ("priorities", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 16])),
+        ("unknown frames", frame(0xfa, 0, 0, b"?")),
+    ];
+    for (what, bytes) in kinds {
+        let bytes = bytes.repeat(20);
+        flooded(&scene, what, &[], |raw, _| raw.send(&bytes).is_ok());
+    }
+}
+
+#[test]
+fn empty_pieces_of_a_body_end_the_connection() {
+    let scene = Scene::http();
+    let code = flooded(&scene, "empty DATA", &[], |raw, round| match round {
+        0 => raw.send(&frame(HEADERS, END_HEADERS, 1, &get(HOST, "/silent"))).is_ok(),
+        _ => raw.send(&frame(DATA, 0, 1, &[])).is_ok(),
+    });
+    assert!(code.is_none_or(|code| code == ENHANCE_YOUR_CALM), "{code:?}");
+}
+
+#[test]
+fn a_block_that_unpacks_to_much_is_refused() {
+    let scene = Scene::http();
+    scene.assert_serves();
+    let mut raw = Raw::connect(scene.gateway.http(), &[]);
+    // One field of 4,000 bytes enters the table (RFC 7541 section 6.2.1), and is then named a thousand times.
+    let field = [vec![0x40], text(b"x"), text(&[b'y'; 3_900])].concat();
+    let bomb = [get(HOST, "/"), field, vec![0xbe; 10_000]].concat();
+    let status = raw.ask(1, &bomb);
+    assert!(matches!(status, None | Some(431)), "{status:?}");
+    assert!(scene.gateway.peak_memory_kib() < 128 * 1024, "{} KiB", scene.gateway.peak_memory_kib());
+    assert_eq!(scene.requests().len(), 1);
+}
+
+#[test]
+fn faults_that_make_the_gateway_reset_streams_end_the_connection() {
+    let scene = Scene::http();
+    let head = get(HOST, "/silent");
+    // A window that grows by nothing is a fault of its stream (RFC 9113 section 6.9).
+    flooded(&scene, "made resets", &[], |raw, round| {
+        let stream = 2 * round + 1;
+        let fault = frame(WINDOW_UPDATE, 0, stream, &[0; 4]);
+        raw.send(&[frame(HEADERS, END_HEADERS | END_STREAM, stream, &head), fault].concat()).is_ok()
+    });
+    assert!(scene.requests().len() < 2_000, "{}", scene.requests().len());
+}
+
+#[test]
+fn heads_that_could_be_read_in_two_ways_reach_no_upstream() {
+    let scene = Scene::http();
+    let good: [(&[u8], &[u8]); 4] =
+        [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/x"), (b":authority", HOST.as_bytes())];
+    let with = |more: &[(&'static [u8], &'static [u8])]| block(&[&good[..], more].concat());
+    let but = |name: &[u8], value: &'static [u8]| {
+        let fields: Vec<_> =
+            good.iter().map(|(known, old)| (*known, if *known == name { value } else { old })).collect();
+        block(&fields)
+    };
+    let without = |name: &[u8]| block(&good.iter().copied().filter(|(known, _)| *known != name).collect::<Vec<_>>());
+    let cases = [
+        ("a transfer coding", with(&[(b"transfer-encoding", b"chunked")])),
+        ("a connection's field", with(&[(b"connection", b"close")])),
+        ("an upgrade", with(&[(b"upgrade", b"websocket")])),
+        ("another TE", with(&[(b"te", b"gzip")])),
+        ("upper case", with(&[(b"X-Upper", b"1")])),
+        ("a line feed in a value", with(&[(b"x", b"1\nhost: evil.example")])),
+        ("a line end in a value", with(&[(b"x", b"1\r\n\r\nGET /evil HTTP/1.1\r\nhost: evil.example")])),
+        ("a NUL in a value", with(&[(b"x", b"\0")])),
+        ("a colon in a name", with(&[(b"x:y", b"1")])),
+        ("a space in a name", with(&[(b"x y", b"1")])),
+        ("another host", with(&[(b"host", b"evil.example")])),
+        ("two hosts", with(&[(b"host", HOST.as_bytes()), (b"host", b"evil.example")])),
+        ("two lengths", with(&[(b"content-length", b"0"), (b"content-length", b"5")])),
+        ("a length that is not kept", with(&[(b"content-length", b"5")])),
+        ("a length that is no number", with(&[(b"content-length", b"+0")])),
+        ("two paths", with(&[(b":path", b"/y")])),
+        ("a pseudo-field behind others", block(&[&[(b"x".as_slice(), b"1".as_slice())], &good[..]].concat())),
+        ("a pseudo-field of answers", with(&[(b":status", b"200")])),
+        ("an unknown pseudo-field", with(&[(b":evil", b"1")])),
+        ("a protocol", with(&[(b":protocol", b"websocket")])),
+        ("a space in the path", but(b":path", b"/x HTTP/1.1\r\nhost: evil.example\r\n\r\n")),
+        ("a path that is a URL", but(b":path", b"http://evil.example/x")),
+        ("a path without a slash", but(b":path", b"x")),
+        ("an empty path", but(b":path", b"")),
+        ("no path", without(b":path")),
+        ("no method", without(b":method")),
+        ("no scheme", without(b":scheme")),
+        ("no authority", without(b":authority")),
+        ("an authority with a user", but(b":authority", b"u@evil.example")),
+        ("an authority with a path", but(b":authority", b"evil.example/x")),
+        ("a method with a space", but(b":method", b"GET /evil")),
+        ("a tunnel", but(b":method", b"CONNECT")),
+        ("another scheme", but(b":scheme", b"ftp")),
+    ];
+    for (what, head) in cases {
+        let mut raw = Raw::connect(scene.gateway.http(), &[]);
+        let status = raw.ask(1, &head);
+        assert!(status.is_none_or(|status| (400..500).contains(&status)), "{what}: {status:?}");
+    }
+    assert_eq!(scene.connections(), 0, "{:?}", scene.requests());
+    let mut raw = Raw::connect(scene.gateway.http(), &[]);
+    assert_eq!(raw.ask(1, &get(HOST, "/")), Some(200));
+}
+
+#[test]
+fn more_streams_than_are_allowed_are_refused_and_the_others_served() {
+    let scene = Scene::http();
+    let mut raw = Raw::connect(scene.gateway.http(), &[]);
+    let head = get(HOST, "/silent");
+    for stream in 0..130 {
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &head)).expect("the gateway reads");
+    }
+    let mut refused = 0;
+    while refused < 30 {
+        let frame = raw.next().expect("the connection lives");
+        refused += usize::from(frame.kind == RST_STREAM && frame.payload == 7u32.to_be_bytes());
+    }
+    wait_until("the others to reach the upstream", || (scene.requests().len() == 100).then_some(()));
+}
+
+#[test]
+fn a_client_that_opens_no_window_is_cut() {
+    let scene = limited("bodyIdleTimeout: 300ms");
+    // SETTINGS_INITIAL_WINDOW_SIZE
+    let mut raw = Raw::connect(scene.gateway.http(), &[(4, 0)]);
+    raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &get(HOST, "/bytes/100000"))).expect("the gateway reads");
+    let reset = std::iter::from_fn(|| raw.next()).find(|frame| frame.kind == RST_STREAM);
+    assert_eq!(reset.expect("an end").stream, 1);
+    assert_eq!(scene.next_line("a stalled stream").flags, "SI");
+}
+
+#[test]
+fn a_client_that_reads_nothing_fills_no_memory_and_is_cut() {
+    let scene = limited("bodyIdleTimeout: 500ms");
+    let window = 0x7fff_ffff;
+    let mut raw = Raw::connect(scene.gateway.http(), &[(4, window)]);
+    raw.send(&frame(WINDOW_UPDATE, 0, 0, &(window - 65_535).to_be_bytes())).expect("the gateway reads");
+    for stream in 0..100 {
+        let head = get(HOST, "/bytes/100000000");
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &head)).expect("the gateway reads");
+    }
+    wait_until("the session to end", || {
+        (scene.gateway.metric("portcullis_sessions_active{worker=\"0\"}") == Some(0.0)).then_some(())
+    });
+    assert!(scene.gateway.peak_memory_kib() < 160 * 1024, "{} KiB", scene.gateway.peak_memory_kib());
+}
+
+#[test]
+fn a_preface_that_is_cut_or_not_followed_up_ends_at_a_deadline() {
+    let scene = limited("helloTimeout: 300ms, requestHeadTimeout: 300ms");
+    for opening in [b"PRI".as_slice(), b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut client = scene.gateway.client();
+        client.socket().write_all(opening).expect("the gateway reads");
+        let begun = Instant::now();
+        crate::support::client::read_to_end(client.socket());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{opening:?}");
+    }
+    assert_eq!(scene.connections(), 0);
+}
+
+#[test]
+fn an_upstream_that_floods_a_stream_is_cut_and_stops_no_other() {
+    let flood = |stream: &mut crate::support::stream::Stream, _: &crate::support::upstream::Seen| {
+        let interim = frame(HEADERS, END_HEADERS, 1, &block(&[(b":status", b"103"), (b"link", &[b'x'; 500])]));
+        stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
+        loop {
+            stream.write_all(&interim)?;
+        }
+    };
+    let scene = Scene::with(Gateway::builder(), service::http);
+    let upstream = crate::support::upstream::Upstream::plain(flood);
+    let other = "\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: flood}
+spec:
+  hosts: [flood.example.com]
+  ports: [{number: 80, name: main, protocol: GRPC, targetPort: PORT}]
+  resolution: STATIC
+  endpoints: [{address: 127.0.0.1}]
+---
+";
+    let yaml = other.replace("PORT", &upstream.port().to_string()) + &crate::scene::listed(scene.upstream.port());
+    scene.gateway.reload(&yaml);
+    for _ in 0..3 {
+        let mut client = scene.gateway.client();
+        client.send("GET / HTTP/1.1\r\nHost: flood.example.com\r\nConnection: close\r\n\r\n");
+        let answers = crate::support::client::read_to_end(client.socket());
+        assert!(!String::from_utf8_lossy(&answers).contains("HTTP/1.1 200"), "no final answer was sent");
+    }
+    assert!(scene.gateway.peak_memory_kib() < 128 * 1024, "{} KiB", scene.gateway.peak_memory_kib());
+    assert_eq!(scene.gateway.client().get(HOST, "/bytes/10").status, 200);
+}

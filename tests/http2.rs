@@ -1,0 +1,533 @@
+//! HTTP/2 on either side, and on both: one policy, one log, and what gRPC needs.
+
+mod support;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use rustix::process::Signal;
+
+use support::certificates::Authority;
+use support::gateway::{Gateway, Port};
+use support::http2::{Client, Server, read, request, send};
+use support::pattern::{Checker, intact};
+use support::resources::{self, GOOGLEAPIS};
+use support::upstream::Upstream;
+use support::{service, wait_until};
+
+const HOST: &str = "api.example.com";
+
+/// A ServiceEntry of one port.
+fn entry(protocol: &str, port: u16) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: api}}
+spec:
+  hosts: [{HOST}]
+  ports: [{{number: 80, name: main, protocol: {protocol}, targetPort: {port}}}]
+  resolution: DNS
+"
+    )
+}
+
+/// A DestinationRule for it.
+fn rule(policy: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: api}}
+spec:
+  host: {HOST}
+  trafficPolicy: {policy}
+"
+    )
+}
+
+fn gateway(yaml: impl Into<String>) -> Gateway {
+    Gateway::builder().host(HOST).resources(yaml).start()
+}
+
+/// A server of gRPC, and the gateway before it.
+fn grpc() -> (Server, Gateway) {
+    let server = Server::start();
+    let gateway = gateway(entry("GRPC", server.port()));
+    (server, gateway)
+}
+
+fn grpc_request(path: &str) -> http::Request<()> {
+    let mut request = request("POST", HOST, path);
+    request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+    request
+}
+
+// --- HTTP/2 to the upstream ---------------------------------------------------------------------
+
+#[test]
+fn clients_of_http1_reach_an_upstream_of_http2() {
+    let (server, gateway) = grpc();
+    let mut client = gateway.client();
+    let response = client.get(HOST, "/a?b=c");
+    assert_eq!(response.status, 200);
+    assert!(response.text().starts_with(&format!("GET http://{HOST}/a?b=c\n")), "{}", response.text());
+    let response = client.post(HOST, "/echo", b"to and fro");
+    assert_eq!((response.status, response.text()), (200, "to and fro"));
+    assert_eq!(server.seen().connections, 1);
+    let lines = gateway.log().wait_for_count(2);
+    assert_eq!(lines[0].request, "GET /a?b=c HTTP/1.1");
+    assert_eq!((lines[1].bytes_received, lines[1].bytes_sent), (10, 10));
+}
+
+#[test]
+fn requests_share_a_connection_as_far_as_its_streams_go() {
+    let server = Server::allowing(4);
+    let gateway = gateway(entry("HTTP2", server.port()));
+    // The first tells how many streams the server allows.
+    assert_eq!(gateway.client().get(HOST, "/").status, 200);
+    let mut clients: Vec<_> = (0..6).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.send(format!("GET /hang HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    }
+    let seen = server.wait_for("six requests at once", |seen| seen.most_at_once == 6);
+    assert_eq!(seen.connections, 2);
+}
+
+#[test]
+fn bodies_larger_than_any_window_pass() {
+    let (_server, gateway) = grpc();
+    let bytes = 3_000_000;
+    let response = gateway.client().get(HOST, &format!("/bytes/{bytes}"));
+    let mut checker = Checker::default();
+    checker.feed(&response.body);
+    assert_eq!(checker.verdict(), intact(bytes));
+    let body = support::pattern::bytes(bytes);
+    let response = gateway.client().post(HOST, "/echo", &body);
+    assert!(response.body == body);
+}
+
+#[test]
+fn a_refused_stream_is_asked_for_again_whatever_the_method() {
+    let (server, gateway) = grpc();
+    let response = gateway.client().post(HOST, "/refuse", b"x");
+    assert_eq!(response.status, 200);
+    assert_eq!(server.seen().requests, 2);
+}
+
+#[test]
+fn an_answer_that_the_upstream_breaks_off_does_not_look_whole() {
+    let (_server, gateway) = grpc();
+    let mut client = gateway.client();
+    client.send(format!("GET /break HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    assert!(client.try_response().is_err());
+    assert_eq!(gateway.log().first().flags, "UC");
+}
+
+#[test]
+fn a_goaway_costs_no_request() {
+    let (server, gateway) = grpc();
+    let mut client = gateway.client();
+    assert_eq!(client.get(HOST, "/goaway").status, 200);
+    assert_eq!(client.get(HOST, "/").status, 200);
+    assert_eq!(client.post(HOST, "/echo", b"x").status, 200);
+    assert_eq!(server.seen().connections, 2);
+}
+
+#[test]
+fn interim_responses_pass() {
+    let (_server, gateway) = grpc();
+    let mut client = gateway.client();
+    client.send(format!("GET /interim HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    assert!(client.head().unwrap().starts_with("HTTP/1.1 103 "));
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn an_upstream_that_does_not_speak_http2_is_named() {
+    let upstream = Upstream::plain(service::http);
+    let gateway = gateway(entry("HTTP2", upstream.port()));
+    let response = gateway.client().get(HOST, "/");
+    assert!(matches!(response.status, 502 | 503), "{}", response.status);
+    let line = gateway.log().first();
+    assert!(matches!(line.flags.as_str(), "UPE" | "UC"), "{line:?}");
+}
+
+#[test]
+fn tls_without_http2_is_refused() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(HOST), service::http);
+    let yaml = [entry("HTTP2", upstream.port()), rule("{tls: {mode: SIMPLE}}")].concat();
+    let gateway = Gateway::builder().host(HOST).trust(&authority).resources(yaml).start();
+    assert_eq!(gateway.client().get(HOST, "/").status, 503);
+    let line = gateway.log().first();
+    assert_eq!(line.flags, "UF");
+    assert!(line.transport_failure.contains("ALPN"), "{}", line.transport_failure);
+    assert!(upstream.seen().counts().requests.is_empty());
+}
+
+#[test]
+fn nginx_speaks_http2_inside_tls() {
+    let authority = Authority::new();
+    let Some(nginx) = Nginx::start(&authority) else { return };
+    let yaml = [
+        entry("HTTP", nginx.port.number()),
+        rule("{tls: {mode: SIMPLE}, connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}"),
+    ]
+    .concat();
+    let gateway = Gateway::builder().host(HOST).trust(&authority).resources(yaml).start();
+    assert_eq!(gateway.client().get(HOST, "/protocol").text(), "HTTP/2.0");
+    let mut client = Client::connect(gateway.http());
+    assert_eq!(client.get(HOST, "/protocol").unwrap().text(), "HTTP/2.0");
+}
+
+#[test]
+fn the_mesh_upgrades_ports_of_http() {
+    let server = Server::start();
+    let gateway = Gateway::builder()
+        .host(HOST)
+        .mesh("  h2UpgradePolicy: UPGRADE\n")
+        .resources(entry("HTTP", server.port()))
+        .start();
+    assert_eq!(gateway.client().get(HOST, "/").status, 200);
+}
+
+#[test]
+fn the_clients_protocol_is_the_upstreams_where_a_rule_says_so() {
+    let server = Server::start();
+    let yaml = [entry("HTTP", server.port()), rule("{connectionPool: {http: {useClientProtocol: true}}}")].concat();
+    let gateway = gateway(yaml);
+    assert_eq!(Client::connect(gateway.http()).get(HOST, "/").unwrap().status, 200);
+    // A server that knows HTTP/2 alone has no answer to HTTP/1.1.
+    assert_ne!(gateway.client().get(HOST, "/").status, 200);
+}
+
+#[test]
+fn connections_carry_no_more_than_a_rule_says() {
+    let server = Server::start();
+    let yaml =
+        [entry("HTTP2", server.port()), rule("{connectionPool: {http: {maxRequestsPerConnection: 2}}}")].concat();
+    let gateway = gateway(yaml);
+    let mut client = gateway.client();
+    (0..4).for_each(|_| assert_eq!(client.get(HOST, "/").status, 200));
+    assert_eq!(server.seen().connections, 2);
+}
+
+#[test]
+fn a_connection_of_an_entry_that_is_gone_is_used_no_more() {
+    let (server, gateway) = grpc();
+    assert_eq!(gateway.client().get(HOST, "/").status, 200);
+    gateway
+        .reload(&[entry("GRPC", server.port()), rule("{connectionPool: {http: {maxConcurrentStreams: 7}}}")].concat());
+    assert_eq!(gateway.client().get(HOST, "/").status, 200);
+    assert_eq!(server.seen().connections, 2);
+}
+
+// --- HTTP/2 from the client ---------------------------------------------------------------------
+
+#[test]
+fn clients_of_http2_reach_an_upstream_of_http1() {
+    let upstream = Upstream::plain(service::http);
+    let gateway = gateway(entry("HTTP", upstream.port()));
+    let mut client = Client::connect(gateway.http());
+    let answer = client.get(HOST, "/a?b=c").unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().starts_with("GET /a?b=c HTTP/1.1\r\n"), "{}", answer.text());
+    let line = gateway.log().first();
+    assert_eq!(line.request, "GET /a?b=c HTTP/2");
+    assert_eq!((line.code, line.flags.as_str(), line.authority.as_str()), (200, "-", HOST));
+    assert_eq!(line.bytes_sent, answer.body.len() as u64);
+}
+
+#[test]
+fn the_published_example_serves_clients_of_http2() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(GOOGLEAPIS), service::http);
+    let yaml = resources::origination(upstream.port());
+    let gateway = Gateway::builder().host(GOOGLEAPIS).trust(&authority).resources(yaml).start();
+    let mut client = Client::connect(gateway.http());
+    assert_eq!(client.get(GOOGLEAPIS, "/books/v1/volumes").unwrap().status, 200);
+}
+
+/// What policy refuses in HTTP/1.1 it refuses in HTTP/2, with the same status, flag and reason.
+#[test]
+fn policy_is_the_same_in_either_version() {
+    let upstream = Upstream::plain(service::http);
+    let yaml = [
+        entry("HTTP", upstream.port()),
+        "---\n".to_owned(),
+        resources::virtual_service(
+            "api",
+            HOST,
+            &format!("  - match: [{{uri: {{prefix: /open}}}}]\n    route: [{{destination: {{host: {HOST}}}}}]\n"),
+        ),
+        "---\n".to_owned(),
+        resources::authorization_policy(
+            "closed",
+            "  action: DENY\n  rules: [{to: [{operation: {paths: [/open/secret]}}]}]\n",
+        ),
+    ]
+    .concat();
+    let gateway = gateway(yaml);
+    let mut second = Client::connect(gateway.http());
+    let mut count = 0;
+    for (host, path) in [
+        (HOST, "/open"),
+        (HOST, "/other"),
+        (HOST, "/open/secret"),
+        (HOST, "/open/./secret"),
+        (HOST, "/open/%2e/secret"),
+        ("elsewhere.example", "/open"),
+        ("API.example.COM", "/open"),
+        ("127.0.0.1", "/open"),
+    ] {
+        let one = gateway.client().get(host, path).status;
+        let two = second.get(host, path).unwrap().status;
+        count += 2;
+        let lines = gateway.log().wait_for_count(count);
+        let [first, second] = [&lines[count - 2], &lines[count - 1]];
+        assert_eq!(one, two, "{host}{path}");
+        assert_eq!(
+            (first.code, &first.flags, &first.details, &first.route),
+            (second.code, &second.flags, &second.details, &second.route),
+            "{host}{path}"
+        );
+    }
+}
+
+#[test]
+fn many_requests_share_a_clients_connection() {
+    let upstream = Upstream::plain(service::http);
+    let gateway = gateway(entry("HTTP", upstream.port()));
+    let mut client = Client::connect(gateway.http());
+    client.run(async |sender| {
+        let mut answers = Vec::new();
+        for index in 0..50 {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let request = request("GET", HOST, &format!("/bytes/{}", index * 20));
+            answers.push(sender.send_request(request, true).unwrap().0);
+        }
+        for (index, answer) in answers.into_iter().enumerate() {
+            assert_eq!(read(answer.await.unwrap()).await.unwrap().body.len(), index * 20);
+        }
+    });
+    gateway.log().wait_for_count(50);
+}
+
+#[test]
+fn curl_passes_with_prior_knowledge() {
+    let upstream = Upstream::plain(service::http);
+    let gateway = gateway(entry("HTTP", upstream.port()));
+    let curl = Command::new("curl")
+        .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20", "--http2-prior-knowledge"])
+        .args(["--write-out", "%{http_version}", "--connect-to", &format!("::{}", gateway.http())])
+        .args(["--data", "a body", &format!("http://{HOST}/x")])
+        .output();
+    let Ok(output) = curl else {
+        eprintln!("NOT TESTED: curl is not installed");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("POST /x HTTP/1.1\r\n") && text.ends_with("a body2"), "{text}{output:?}");
+}
+
+#[test]
+fn a_drain_lets_streams_end_and_says_goaway() {
+    let (_server, mut gateway) = grpc();
+    let mut client = Client::connect(gateway.http());
+    client.run(async |sender| {
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut stream) = sender.send_request(grpc_request("/echo"), false).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        gateway.signal(Signal::TERM);
+        // The gateway says that it takes no more.
+        while sender.clone().ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        send(&mut stream, Bytes::from_static(b"late")).await.unwrap();
+        assert_eq!(body.data().await.unwrap().unwrap(), "late");
+        stream.send_data(Bytes::new(), true).unwrap();
+        assert!(body.data().await.is_none());
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    });
+    client.end().unwrap();
+    assert!(gateway.wait_exit().success());
+}
+
+#[test]
+fn a_reload_closes_a_host_to_the_next_request_of_a_connection() {
+    let upstream = Upstream::plain(service::http);
+    let gateway = gateway(entry("HTTP", upstream.port()));
+    let mut client = Client::connect(gateway.http());
+    assert_eq!(client.get(HOST, "/").unwrap().status, 200);
+    gateway.reload(&resources::http_entry("other", "other.example", upstream.port()));
+    assert_eq!(client.get(HOST, "/").unwrap().status, 502);
+}
+
+// --- gRPC: HTTP/2 on both sides -----------------------------------------------------------------
+
+#[test]
+fn unary_calls_pass_with_trailers_both_ways() {
+    let (_server, gateway) = grpc();
+    let mut client = Client::connect(gateway.http());
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", HeaderValue::from_static("17"));
+    trailers.insert("content-length", HeaderValue::from_static("999"));
+    let answer = client.ask(grpc_request("/echo"), Some((b"\0\0\0\0\x05hello", trailers))).unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (200, b"\0\0\0\0\x05hello".as_slice()));
+    assert_eq!(answer.header("content-type"), Some("application/grpc"));
+    assert_eq!((answer.trailer("grpc-status"), answer.trailer("x-checksum")), (Some("0"), Some("17")));
+    assert_eq!(answer.trailer("content-length"), None);
+    let line = gateway.log().first();
+    assert_eq!((line.request.as_str(), line.bytes_received, line.bytes_sent), ("POST /echo HTTP/2", 10, 10));
+}
+
+#[test]
+fn an_answer_of_trailers_alone_is_one_head() {
+    let (_server, gateway) = grpc();
+    let answer = Client::connect(gateway.http()).ask(grpc_request("/denied"), Some((b"x", HeaderMap::new()))).unwrap();
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("7")));
+    assert!(answer.is_head_only && answer.body.is_empty() && answer.trailers.is_none());
+}
+
+#[test]
+fn streams_flow_both_ways_at_once() {
+    let (_server, gateway) = grpc();
+    Client::connect(gateway.http()).run(async |sender| {
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut stream) = sender.send_request(grpc_request("/echo"), false).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        for round in 0..20u8 {
+            send(&mut stream, vec![round; 1000].into()).await.unwrap();
+            let mut received = 0;
+            while received < 1000 {
+                let data = body.data().await.unwrap().unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                received += data.len();
+                assert!(data.iter().all(|byte| *byte == round));
+            }
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+        assert!(body.data().await.is_none());
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    });
+}
+
+#[test]
+fn a_call_that_the_client_gives_up_is_given_up_upstream() {
+    let (server, gateway) = grpc();
+    let mut client = Client::connect(gateway.http());
+    client.run(async |sender| {
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut stream) = sender.send_request(grpc_request("/hang"), true).unwrap();
+        tokio::time::timeout(Duration::from_millis(300), answer).await.unwrap_err();
+        stream.send_reset(h2::Reason::CANCEL);
+        tokio::time::timeout(Duration::from_millis(300), std::future::pending::<()>()).await.unwrap_err();
+    });
+    server.wait_for("the call to be given up", |seen| seen.given_up == 1);
+    assert_eq!(gateway.log().first().flags, "DC");
+    assert_eq!(client.get(HOST, "/").unwrap().status, 200);
+}
+
+#[test]
+fn a_broken_answer_is_a_reset_and_no_end() {
+    let (_server, gateway) = grpc();
+    let error = Client::connect(gateway.http()).get(HOST, "/break").unwrap_err();
+    assert!(error.is_reset(), "{error}");
+}
+
+#[test]
+fn a_side_that_stops_reading_stops_the_other() {
+    let (server, gateway) = grpc();
+    let mut client = Client::connect(gateway.http());
+    client.run(async |sender| {
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut stream) = sender.send_request(grpc_request("/echo"), false).unwrap();
+        // The answer is never read: sooner or later nothing more is taken.
+        let flood = async { while send(&mut stream, vec![0; 16 * 1024].into()).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(3), flood).await.unwrap_err();
+        drop(answer);
+    });
+    assert!(gateway.memory_kib() < 100_000, "{} KiB", gateway.memory_kib());
+    assert_eq!(server.seen().requests, 1);
+}
+
+#[test]
+fn refusals_of_grpc_are_told_in_its_words() {
+    let (_server, gateway) = grpc();
+    let mut blocked = grpc_request("/x");
+    *blocked.uri_mut() = "http://blocked.example/x".parse().unwrap();
+    let answer = Client::connect(gateway.http()).ask(blocked, Some((b"x", HeaderMap::new()))).unwrap();
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("14")));
+    assert!(answer.header("grpc-message").unwrap().contains("blocked.example"));
+    assert!(answer.is_head_only);
+    assert_eq!(gateway.log().first().details, "host_not_listed");
+}
+
+/// nginx, with HTTP/2 in TLS.
+struct Nginx {
+    child: Child,
+    port: Port,
+    _directory: tempfile::TempDir,
+}
+
+impl Nginx {
+    fn start(authority: &Authority) -> Option<Self> {
+        let port = Port::reserve();
+        let directory = tempfile::tempdir().expect("a writable temporary folder");
+        let write = |name, content: &str| fs::write(directory.path().join(name), content).expect("the folder is ours");
+        let identity = authority.issue(HOST);
+        write("cert.pem", &identity.certificate_pem);
+        write("key.pem", &identity.key_pem);
+        write(
+            "nginx.conf",
+            &format!(
+                "daemon off;
+master_process off;
+pid nginx.pid;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path temp;
+  proxy_temp_path temp;
+  fastcgi_temp_path temp;
+  uwsgi_temp_path temp;
+  scgi_temp_path temp;
+  server {{
+    listen 127.0.0.1:{} ssl http2;
+    ssl_certificate cert.pem;
+    ssl_certificate_key key.pem;
+    location /protocol {{ return 200 $server_protocol; }}
+  }}
+}}
+",
+                port.number()
+            ),
+        );
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        let child = Command::new("nginx")
+            .env("PATH", path)
+            .arg("-p")
+            .arg(directory.path())
+            .args(["-c", "nginx.conf", "-e", "stderr"])
+            .stdin(Stdio::null())
+            .spawn();
+        let Ok(child) = child else {
+            eprintln!("NOT TESTED: nginx is not installed");
+            return None;
+        };
+        wait_until("nginx to listen", || std::net::TcpStream::connect(("127.0.0.1", port.number())).ok());
+        Some(Self { child, port, _directory: directory })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
