@@ -386,8 +386,8 @@ fn configurations(closed: u16) -> impl Strategy<Value = String> {
     });
     let service = prop_oneof![3 => http, 1 => tls];
     let several = |specs: BoxedStrategy<String>, most| proptest::collection::vec(specs, 0..=most);
-    let all = (several(entry.boxed(), 3), several(service.boxed(), 2), several(policies().boxed(), 2));
-    all.prop_map(|(entries, services, policies)| {
+    let all = (several(entry.boxed(), 3), several(service.boxed(), 2), several(policies().boxed(), 2), hops());
+    all.prop_map(|(entries, services, policies, hops)| {
         let kinds = [("networking", "ServiceEntry", entries), ("networking", "VirtualService", services)];
         let kinds = kinds.into_iter().chain([("security", "AuthorizationPolicy", policies)]);
         let documents = kinds.flat_map(|(group, kind, specs)| {
@@ -395,8 +395,35 @@ fn configurations(closed: u16) -> impl Strategy<Value = String> {
                 format!("---\napiVersion: {group}.istio.io/v1\nkind: {kind}\nmetadata: {{name: o{index}}}\nspec: {{{spec}}}\n")
             })
         });
-        documents.collect()
+        documents.chain([hops]).collect()
     })
+}
+
+/// The way through a Gateway, or none.
+fn hops() -> impl Strategy<Value = String> {
+    let host = prop_oneof![Just("a.example.com"), Just("b.example.com"), Just("*.wild.example"), Just("*.example.com")];
+    let redirects = prop_oneof![3 => Just(""), 1 => Just(", tls: {httpsRedirect: true}")];
+    let onward = prop_oneof![
+        Just("{match: [{gateways: [egress]}], route: [{destination: {host: a.example.com}}], retries: {attempts: 0}}"),
+        Just("{match: [{gateways: [egress], uri: {prefix: /api}}], directResponse: {status: 418}}"),
+        Just("{match: [{gateways: [egress]}], route: [{destination: {host: missing.example.com}}]}"),
+    ];
+    let way = (host, redirects, onward).prop_map(|(host, redirects, onward)| {
+        let sni = host.replace('*', "x");
+        let rule = |place: &str, host: &str| {
+            format!("{{match: [{{gateways: [{place}], sniHosts: ['{sni}']}}], route: [{{destination: {{host: {host}}}}}]}}")
+        };
+        let through = "{match: [{gateways: [mesh], uri: {prefix: /a}}], route: [{destination: {host: istio-egressgateway}}]}";
+        let tls = [rule("mesh", "istio-egressgateway"), rule("egress", "a.example.com")].join(", ");
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: egress}}\nspec:\n  servers:\n  \
+             - {{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ['*']{redirects}}}\n  \
+             - {{port: {{number: 443, name: tls, protocol: TLS}}, hosts: ['*'], tls: {{mode: PASSTHROUGH}}}}\n\
+             ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: hops, creationTimestamp: '2020-01-01T00:00:00Z'}}\n\
+             spec: {{hosts: ['{host}'], gateways: [mesh, egress], http: [{through}, {onward}], tls: [{tls}]}}\n"
+        )
+    });
+    prop_oneof![1 => Just(String::new()), 2 => way]
 }
 
 fn policies() -> impl Strategy<Value = String> {
@@ -481,6 +508,13 @@ fn agree(answer: &Value, line: &Line, is_tls: bool) -> Result<(), TestCaseError>
     let text = |field: &str| answer[field].as_str().unwrap_or("-").to_owned();
     prop_assert_eq!(text("cluster"), &*line.upstream_cluster);
     prop_assert_eq!(text("route"), &*line.route);
+    // What ended a session of TLS stands where its audits would.
+    if !is_tls {
+        let rules =
+            answer["audited"].as_array().map(|rules| rules.iter().filter_map(Value::as_str).collect::<Vec<_>>());
+        let audited = rules.map(|rules| format!("rbac_audit_matched_policy[{}]", rules.join(",")));
+        prop_assert_eq!(audited.as_deref().unwrap_or("-"), &*line.termination);
+    }
     let reason = text("reason");
     match (answer["verdict"] == "allow", is_tls) {
         (true, _) if reason == "direct_response" => {

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::snapshot::{Outbound, Snapshot};
 use crate::wire::http1::HeadError;
 
-use super::authorization::{Authorization, Decision, Session};
+use super::authorization::{Authorization, Decision, Policy, Session};
 use super::cluster::{Balance, Cluster, Destination, Endpoints, HttpVersion, PoolId, Weighted};
 use super::host::{Authority, AuthorityHost, HostName, HostPattern};
 use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
@@ -302,13 +302,14 @@ pub(crate) fn tcp_session<'a>(
     Session { source: address, port, destination, host: sni.unwrap_or_default(), sni, request: None, objects }
 }
 
-/// The rules of AUDIT policies that a plain HTTP request matches, by name. Nearly always there are no such policies.
-pub fn http_audits(
-    snapshot: &Snapshot,
+/// The AUDIT policies that a plain HTTP request matches, each with the first of its rules that does. Nearly always there
+/// are no such policies.
+pub fn http_audits<'s>(
+    snapshot: &'s Snapshot,
     source: Source,
     host: Option<&HostName>,
     facts: &impl RequestFacts,
-    each: impl FnMut(String),
+    each: impl FnMut(&'s Policy, usize),
 ) {
     let authorization = &snapshot.routes.tables.authorization;
     if authorization.audit.is_empty() {
@@ -319,7 +320,7 @@ pub fn http_audits(
 }
 
 /// The same for a TLS session.
-pub fn tls_audits(snapshot: &Snapshot, source: Source, name: &HostName, each: impl FnMut(String)) {
+pub fn tls_audits<'s>(snapshot: &'s Snapshot, source: Source, name: &HostName, each: impl FnMut(&'s Policy, usize)) {
     let authorization = &snapshot.routes.tables.authorization;
     if authorization.audit.is_empty() {
         return;
@@ -329,7 +330,12 @@ pub fn tls_audits(snapshot: &Snapshot, source: Source, name: &HostName, each: im
 }
 
 /// The same for a TCP session.
-pub fn tcp_audits(snapshot: &Snapshot, source: Source, name: Option<&HostName>, each: impl FnMut(String)) {
+pub fn tcp_audits<'s>(
+    snapshot: &'s Snapshot,
+    source: Source,
+    name: Option<&HostName>,
+    each: impl FnMut(&'s Policy, usize),
+) {
     let authorization = &snapshot.routes.tables.authorization;
     if authorization.audit.is_empty() {
         return;
@@ -338,8 +344,8 @@ pub fn tcp_audits(snapshot: &Snapshot, source: Source, name: Option<&HostName>, 
     audits(authorization, &tcp_session(source, name, found.map_or(&[], |host| &host.objects)), each);
 }
 
-fn audits(authorization: &Authorization, session: &Session<'_>, each: impl FnMut(String)) {
-    authorization.audits(session).map(|(policy, index)| policy.rule_name(index).to_string()).for_each(each);
+fn audits<'s>(authorization: &'s Authorization, session: &Session<'_>, mut each: impl FnMut(&'s Policy, usize)) {
+    authorization.audits(session).for_each(|(policy, rule)| each(policy, rule));
 }
 
 fn authorize(snapshot: &Snapshot, session: &Session<'_>) -> Result<(), Failure> {

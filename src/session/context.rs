@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::limits::{AUDITED_BYTES_MAX, DENIED_ROWS_MAX, LOG_BATCH_DELAY};
 use crate::net::{Pipes, Scratch};
 use crate::relay::Tools;
+use crate::route::authorization::Policy;
 use crate::route::host::HostName;
 use crate::route::traffic::Share;
 use crate::snapshot::{AccessLog, Snapshot};
@@ -166,13 +167,14 @@ impl Context {
     }
 
     /// Counts a session or request that matches a rule of an AUDIT policy, and adds the rule to `names` for the log.
-    pub fn audit(&self, rule: &str, names: &mut Option<Box<str>>) {
-        self.counters.borrow_mut().audit(rule);
-        match names.take() {
-            None => *names = Some(rule.into()),
-            Some(before) if before.len() > AUDITED_BYTES_MAX => *names = Some(before),
-            Some(before) => *names = Some(format!("{before},{rule}").into()),
-        }
+    pub fn audit(&self, policy: &Policy, rule: usize, names: &mut Option<Box<str>>) {
+        let rule = policy.rule_name(rule).to_string();
+        self.counters.borrow_mut().audit(&rule);
+        *names = Some(match names.take() {
+            None => rule.into(),
+            Some(before) if before.len() > AUDITED_BYTES_MAX => before,
+            Some(before) => format!("{before},{rule}").into(),
+        });
     }
 
     fn count_denial(&self, failure: &Failure, denied: Denied<'_>) {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::net::{Socket, wall_time, within};
 use crate::relay::{self, End, Transferred};
+use crate::route::authorization::Policy;
 use crate::route::cluster::{Cluster, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
@@ -219,7 +220,7 @@ async fn reach(
 ) -> Result<(Reached, Option<Box<Lease>>), Failure> {
     let anywhere;
     let source = client.source();
-    let audit = |rule: String| context.audit(&rule, &mut story.audited);
+    let audit = |policy: &Policy, rule| context.audit(policy, rule, &mut story.audited);
     match (story.by, name) {
         (By::ServerName, Some(name)) => decide::tls_audits(snapshot, source, name, audit),
         (By::ServerName, None) => {}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::route::authorization::Policy;
 use crate::route::table::ObjectRef;
 
 /// The answer; fields that do not apply are null.
@@ -79,6 +80,12 @@ impl Answer {
         // Texts and numbers can always be written as JSON.
         let json = serde_json::to_string(self).unwrap_or_default();
         json + "\n"
+    }
+
+    /// Adds a policy that audits, whatever becomes of the session.
+    pub(super) fn add_audit(&mut self, policy: &Policy, rule: usize) {
+        self.audited.get_or_insert_default().push(policy.rule_name(rule).to_string());
+        self.add_objects([&policy.object]);
     }
 
     /// Adds objects that are not there yet.

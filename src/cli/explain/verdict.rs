@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::bootstrap::Bootstrap;
 use crate::failure::Failure;
-use crate::route::authorization::Session;
+use crate::route::authorization::{Policy, Session};
 use crate::route::cluster::{Cluster, Destination, Endpoints, HttpVersion, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
@@ -79,6 +79,7 @@ impl Explainer<'_> {
         let source = Source { address: self.source, port, gateway: false, destination: Some(address.ip()) };
         let found = snapshot.routes.tcp(port, source.destination).map(|found| &found.host.objects[..]);
         self.add_objects(found, |objects| decide::tcp_session(source, None, objects), &mut answer);
+        decide::tcp_audits(snapshot, source, None, |policy, rule| answer.add_audit(policy, rule));
         let weighted = match decide::tcp(snapshot, source, None) {
             Ok(TcpVerdict::Forward(_, weighted)) => weighted,
             Ok(TcpVerdict::Anywhere) => {
@@ -168,6 +169,8 @@ impl Explainer<'_> {
         answer.sni = Some(name.to_string());
         let objects = self.snapshot.routes.tls_at(self.source(port), &name).map(|host| &host.objects[..]);
         self.add_objects(objects, |objects| decide::tls_session(self.source(port), &name, objects), &mut answer);
+        let audited = |policy: &Policy, rule| answer.add_audit(policy, rule);
+        decide::tls_audits(self.snapshot, self.source(port), &name, audited);
         let weighted = match decide::tls(self.snapshot, self.source(port), &name) {
             Ok(TlsVerdict::Forward(_, weighted)) => weighted,
             Ok(TlsVerdict::Anywhere) => {
@@ -220,12 +223,12 @@ impl Explainer<'_> {
             let objects = self.snapshot.routes.http_at(self.source(port), name).map(|host| &host.objects[..]);
             let session = |objects| decide::http_session(self.source(port), Some(name), &facts, objects);
             self.add_objects(objects, session, &mut answer);
-        } else {
-            self.add_audits(&decide::http_session(self.source(port), None, &facts, &[]), &mut answer);
         }
         if let Err(failure) = self.snapshot.settings.fields.judge(&head, bytes) {
             return self.refuse_http(&failure, name, answer);
         }
+        let audited = |policy: &Policy, rule| answer.add_audit(policy, rule);
+        decide::http_audits(self.snapshot, self.source(port), name, &facts, audited);
         let verdict = decide::http(self.snapshot, self.source(port), name, &facts);
         let verdict = verdict.and_then(|verdict| self.enter(verdict, &facts, &mut answer));
         let matched = verdict.as_ref().ok().and_then(|verdict| verdict.matched());
@@ -455,23 +458,13 @@ impl Explainer<'_> {
         session: impl FnOnce(&'o [Arc<ObjectRef>]) -> Session<'o>,
         answer: &mut Answer,
     ) {
-        let is_judged = objects.is_some() || self.snapshot.settings.outbound == Outbound::AllowAny;
+        if objects.is_none() && self.snapshot.settings.outbound == Outbound::RegistryOnly {
+            return;
+        }
         let objects = objects.unwrap_or_default();
-        let session = session(objects);
-        if is_judged {
-            answer.add_objects(objects);
-            let policies = self.snapshot.routes.tables.authorization.behind(&session);
-            answer.add_objects(policies.into_iter().map(|policy| &policy.object));
-        }
-        self.add_audits(&session, answer);
-    }
-
-    /// What AUDIT policies match, whatever becomes of the session.
-    fn add_audits(&self, session: &Session<'_>, answer: &mut Answer) {
-        for (policy, rule) in self.snapshot.routes.tables.authorization.audits(session) {
-            answer.audited.get_or_insert_default().push(policy.rule_name(rule).to_string());
-            answer.add_objects([&policy.object]);
-        }
+        answer.add_objects(objects);
+        let policies = self.snapshot.routes.tables.authorization.behind(&session(objects));
+        answer.add_objects(policies.into_iter().map(|policy| &policy.object));
     }
 
     /// The DestinationRules of a cluster.

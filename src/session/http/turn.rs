@@ -114,8 +114,8 @@ impl<'a> Turn<'a> {
         snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
         let host = facts.host.as_ref();
         let source = self.client.source();
-        decide::http_audits(snapshot, source, host, &facts, |rule| {
-            self.context.audit(&rule, &mut self.story.audited);
+        decide::http_audits(snapshot, source, host, &facts, |policy, rule| {
+            self.context.audit(policy, rule, &mut self.story.audited);
         });
         let verdict = decide::http(snapshot, source, host, &facts)?;
         let ticket = self.context.balancer.random();
