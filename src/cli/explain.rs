@@ -5,6 +5,7 @@
 
 mod answer;
 mod notes;
+mod places;
 mod question;
 mod traffic;
 mod verdict;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::bootstrap::Bootstrap;
 use crate::failure::Failure;
 use crate::route::authorization::{Policy, Session};
-use crate::route::cluster::{Cluster, Destination, Endpoints, HttpVersion, TlsProfile, UpstreamTls, Weighted};
+use crate::route::cluster::{Cluster, Destination, HttpVersion, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::route::http::{CorsVerdict, Forward, Matched};
@@ -389,36 +389,6 @@ impl Explainer<'_> {
         }
         let (verdict, reason) = (Verdict::Allow, "via_upstream".to_owned());
         Answer { verdict, reason, endpoints: Some(endpoints), ..answer }
-    }
-
-    /// Addresses where the configuration knows them, names where DNS would decide.
-    fn endpoints(&self, cluster: &Cluster, requested: Option<&HostName>) -> Vec<String> {
-        match &cluster.endpoints {
-            Endpoints::Static(endpoints) => self.open(endpoints.iter().map(|endpoint| endpoint.address)),
-            Endpoints::Dns(names) | Endpoints::DnsRoundRobin(names) => {
-                names.iter().flat_map(|name| self.resolve(&name.name, name.port)).collect()
-            }
-            Endpoints::Requested { port } => requested.map(|name| self.resolve(name, *port)).unwrap_or_default(),
-            Endpoints::Captured(address) => {
-                let policy = &self.snapshot.settings.addresses;
-                let open = policy.judge_resolved(*address).is_ok();
-                open.then(|| address.to_string()).into_iter().collect()
-            }
-            Endpoints::Original(_) => Vec::new(),
-        }
-    }
-
-    fn resolve(&self, name: &HostName, port: u16) -> Vec<String> {
-        match self.bootstrap.dns.hosts.iter().find(|(host, _)| host == name) {
-            Some((_, addresses)) => self.open(addresses.iter().map(|address| SocketAddr::new(*address, port))),
-            None => vec![format!("{name}:{port}")],
-        }
-    }
-
-    fn open(&self, addresses: impl Iterator<Item = SocketAddr>) -> Vec<String> {
-        let policy = &self.snapshot.settings.addresses;
-        let open = addresses.filter(|address| policy.judge_configured(*address).is_ok());
-        open.map(|address| address.to_string()).collect()
     }
 
     /// The first destination that works out: a route with several may lead some requests nowhere.
