@@ -76,11 +76,12 @@ impl<'a> Compiler<'a, '_> {
         if !registry.services.any_below(name) {
             return;
         }
-        let serves = |service: &&Service<'_>| {
-            let takes_tls = |port: &ServicePortEntry<'_>| port.number == entrance.port && port.protocol.takes_tls();
-            name.covers(&service.pattern) && service.ports.iter().any(takes_tls)
-        };
-        let served: Vec<&Service<'a>> = registry.services.iter().map(|(_, service)| service).filter(serves).collect();
+        let takes_tls = |port: &ServicePortEntry<'_>| port.number == entrance.port && port.protocol.takes_tls();
+        let covered = registry.services.declared(name).into_iter().chain(registry.services.below(name).iter().copied());
+        let served: Vec<&Service<'a>> = covered
+            .map(|id| registry.services.service(id))
+            .filter(|service| service.ports.iter().any(takes_tls))
+            .collect();
         let route = self.tls_route(rule, entrance);
         let [(Destination::Gateway(port), _)] = route.iter().collect::<Vec<_>>()[..] else { return };
         let mut objects: Vec<Arc<ObjectRef>> =

@@ -1,6 +1,6 @@
 //! ServiceEntries by host: several entries for one host unite their ports.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
@@ -88,8 +88,8 @@ impl<'a> Service<'a> {
 pub struct Services<'a> {
     list: Vec<Service<'a>>,
     by_host: HostIndex<ServiceId>,
-    /// Every wildcard that would cover some service; few configurations ask.
-    above: OnceLock<HashSet<HostPattern, foldhash::fast::RandomState>>,
+    /// Every wildcard that would cover some service, with those that it covers; few configurations ask.
+    below: OnceLock<HashMap<HostPattern, Vec<ServiceId>, foldhash::fast::RandomState>>,
 }
 
 impl<'a> Services<'a> {
@@ -97,7 +97,7 @@ impl<'a> Services<'a> {
     pub(super) fn new(entries: &'a [Object<ServiceEntry>]) -> Self {
         let hosts = entries.iter().map(|entry| entry.spec.hosts.len()).sum();
         let (list, by_host) = (Vec::with_capacity(hosts), HostIndex::with_capacity(hosts));
-        let mut services = Self { list, by_host, above: OnceLock::new() };
+        let mut services = Self { list, by_host, below: OnceLock::new() };
         for entry in entries.iter().filter(|entry| !entry.spec.export_to.iter().any(|scope| scope == "~")) {
             for host in &entry.spec.hosts {
                 if let Ok(pattern) = HostPattern::parse(host) {
@@ -157,11 +157,23 @@ impl<'a> Services<'a> {
         self.by_host.covering(pattern).copied()
     }
 
+    /// The services that a wildcard covers, itself not included.
+    #[must_use]
+    pub fn below(&self, pattern: &HostPattern) -> &[ServiceId] {
+        let below = self.below.get_or_init(|| {
+            let mut below: HashMap<_, Vec<_>, _> = HashMap::default();
+            for (id, service) in self.iter() {
+                wider(&service.pattern).for_each(|wildcard| below.entry(wildcard).or_default().push(id));
+            }
+            below
+        });
+        below.get(pattern).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Whether a wildcard covers any service.
     #[must_use]
     pub fn any_below(&self, pattern: &HostPattern) -> bool {
-        let above = || self.list.iter().flat_map(|service| wider(&service.pattern)).collect();
-        self.above.get_or_init(above).contains(pattern)
+        !self.below(pattern).is_empty()
     }
 
     /// Whether connections to this service dial the name that the client asked for, because the service has none.
