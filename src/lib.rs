@@ -59,6 +59,7 @@ pub mod route;
 pub mod session;
 pub mod snapshot;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod wire;
 pub mod worker;

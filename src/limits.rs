@@ -130,6 +130,9 @@ pub const FORWARD_PROXY_ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// Most 1xx answers of a forward proxy before the one that counts.
 pub const FORWARD_PROXY_INTERIM_MAX: usize = 4;
 
+/// Most bytes of a peer's part of a TLS handshake. rustls takes messages of up to 64 KiB, and certificates are one.
+pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
+
 /// Longest wait for the TLS handshake with an upstream, after the connection was made.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

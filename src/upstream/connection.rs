@@ -13,10 +13,11 @@ use crate::failure::Failure;
 use crate::http2::StreamError;
 use crate::limits::{GATHERED_BYTES_MAX, GATHERED_BYTES_MIN, SCRATCH_BYTES};
 use crate::net::{Received, Scratch, Socket, WatchedSocket};
+use crate::tls::session::TlsError;
 
 use super::account::{Account, Lease};
 use super::http2::Stream;
-use super::tls::{TlsError, TlsSession};
+use super::tls::UpstreamSession;
 
 /// One upstream connection.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub struct Connection {
 /// What carries the bytes.
 #[derive(Debug)]
 enum Carrier {
-    Socket(WatchedSocket, Option<TlsSession>),
+    Socket(WatchedSocket, Option<UpstreamSession>),
     Stream(Box<Stream>),
 }
 
@@ -90,7 +91,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the socket has been reset already.
-    pub fn new(socket: Socket, address: SocketAddr, tls: Option<TlsSession>) -> io::Result<Box<Self>> {
+    pub fn new(socket: Socket, address: SocketAddr, tls: Option<UpstreamSession>) -> io::Result<Box<Self>> {
         let local = socket.local_address()?;
         let carrier = Carrier::Socket(WatchedSocket::new(socket), tls);
         Ok(Self::new_over(carrier, address, local))
@@ -265,7 +266,7 @@ impl Connection {
     pub fn gather(&mut self, missing: u64) {
         let Carrier::Socket(socket, tls) = &self.carrier else { return };
         // TLS only adds to the plain text, but part of it may have been received.
-        let received = tls.as_ref().map_or(0, TlsSession::kept_bytes);
+        let received = tls.as_ref().map_or(0, UpstreamSession::kept_bytes);
         let missing = usize::try_from(missing).unwrap_or(usize::MAX).saturating_sub(received);
         let bytes =
             if missing < GATHERED_BYTES_MIN { 1 } else { u32::try_from(missing.min(GATHERED_BYTES_MAX)).unwrap_or(1) };

@@ -176,7 +176,7 @@ pub(in crate::session) async fn originate(
     socket: &Socket,
     origination: Option<(&Arc<TlsProfile>, &HostName)>,
     http2: bool,
-) -> Result<Option<tls::TlsSession>, String> {
+) -> Result<Option<tls::UpstreamSession>, String> {
     let Some((profile, name)) = origination else { return Ok(None) };
     let config = context.tls.get(profile, http2).map_err(|error| format!("TLS_error: {error}"))?;
     let name = ServerName::try_from(name.as_str().to_owned()).map_err(|error| format!("TLS_error: {error}"))?;

@@ -1,24 +1,43 @@
-//! TLS origination: rustls, driven over the worker's buffers.
-//!
-//! rustls' unbuffered interface is used rather than monoio-rustls, whose stream holds 32 KiB of buffers while idle,
-//! copies every byte three times, loses data when a read is dropped, and cannot be taken apart safely: bytes that
-//! arrive behind the server's Finished (session tickets, half-RTT data) stay in a buffer that `into_parts` drops.
+//! TLS origination: what the gateway shows to upstreams, and what it accepts of them.
 
-mod session;
 mod verify;
-
-pub use session::{HandshakeError, TlsError, TlsSession, handshake};
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::ServerName;
 
+use crate::net::Socket;
 use crate::route::cluster::{TlsBounds, TlsProfile};
+use crate::tls::session::{self, Established, HandshakeError, TlsSession};
 
 use super::http2::ALPN;
+
+/// A session with an upstream.
+pub type UpstreamSession = TlsSession<UnbufferedClientConnection>;
+
+/// Opens TLS over a fresh connection. May be dropped at any time, with the socket.
+///
+/// # Errors
+/// [`HandshakeError`]; the alert that is due has been sent as far as the socket took it.
+pub async fn handshake(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    socket: &Socket,
+) -> Result<UpstreamSession, HandshakeError> {
+    let connection = Box::new(UnbufferedClientConnection::new(config, name)?);
+    let Established { session, plain, ended } = session::handshake(connection, socket, Vec::new()).await?;
+    // An upstream has nothing to say before it is asked.
+    match (plain.is_empty(), ended) {
+        (true, false) => Ok(session),
+        (true, true) => Err(HandshakeError::Closed),
+        (false, _) => Err(rustls::Error::General("data before the end of the handshake".to_owned()).into()),
+    }
+}
 
 /// TLS sessions that a worker remembers for resumption, per profile.
 const SESSIONS_REMEMBERED: usize = 1024;

@@ -1,16 +1,15 @@
-//! One TLS session: the handshake, then records in and out of the caller's buffers.
+//! One TLS session of either side: the handshake, then records in and out of the caller's buffers.
 
 use std::io;
-use std::sync::Arc;
 
-use rustls::ClientConfig;
-use rustls::HandshakeKind;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
+use rustls::{CommonState, HandshakeKind};
 
+use crate::limits::HANDSHAKE_BYTES_MAX;
 use crate::net::{Received, Socket};
 use crate::upstream::http2::ALPN;
 
@@ -23,10 +22,46 @@ const RECORD_BYTES: usize = 16 * 1024;
 /// Bytes per read during the handshake, when the worker's buffers cannot be used: each read is followed by a wait.
 const HANDSHAKE_READ_BYTES: usize = 4 * 1024;
 
+/// A side of a connection, as rustls drives it without buffers of its own.
+pub trait Side {
+    /// rustls' part of the state that only this side has.
+    type Data;
+
+    /// Advances by one state.
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// What both sides have.
+    fn common(&self) -> &CommonState;
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
 /// An established session. Holds no buffer while idle but the beginning of a record that has arrived in part.
-pub struct TlsSession {
+pub struct TlsSession<S> {
     /// Boxed: it is large, and would be moved with every future that holds a connection.
-    connection: Box<UnbufferedClientConnection>,
+    connection: Box<S>,
     /// Cipher text that does not make a whole record yet.
     partial: Vec<u8>,
     /// Whether rustls has refused something: it must not be asked again, not even for a farewell.
@@ -43,8 +78,11 @@ pub enum HandshakeError {
     #[error("TLS_error: {0}")]
     Io(#[from] io::Error),
     /// The peer closed in the middle.
-    #[error("TLS_error: the upstream closed the connection during the handshake")]
+    #[error("TLS_error: the peer closed the connection during the handshake")]
     Closed,
+    /// The peer sends and sends.
+    #[error("TLS_error: more than {HANDSHAKE_BYTES_MAX} bytes of handshake")]
+    Oversized,
 }
 
 /// Why an established session failed.
@@ -67,36 +105,53 @@ enum Step {
     Ended,
 }
 
-/// Makes a session over a fresh connection. May be dropped at any time, with the socket.
+/// What a handshake leaves behind.
+#[derive(Debug)]
+pub struct Established<S> {
+    /// The session.
+    pub session: TlsSession<S>,
+    /// What the peer has said right behind its last flight.
+    pub plain: Vec<u8>,
+    /// Whether it has said that it has finished, too.
+    pub ended: bool,
+}
+
+/// Makes a session over a socket from which `incoming` has been received so far. May be dropped at any time, with the
+/// socket.
 ///
 /// # Errors
 /// [`HandshakeError`]; the alert that is due has been sent as far as the socket took it.
-pub async fn handshake(
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
+pub async fn handshake<S: Side>(
+    mut connection: Box<S>,
     socket: &Socket,
-) -> Result<TlsSession, HandshakeError> {
-    let mut connection = Box::new(UnbufferedClientConnection::new(config, name)?);
-    let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+    mut incoming: Vec<u8>,
+) -> Result<Established<S>, HandshakeError> {
+    let (mut outgoing, mut plain, mut ended) = (Vec::new(), Vec::new(), false);
+    let mut received = incoming.len();
     loop {
-        match step(&mut connection, &mut incoming, &mut outgoing, None) {
+        match step(&mut *connection, &mut incoming, &mut outgoing, &mut plain) {
             Ok(Step::Again) => {}
             Ok(Step::Transmit) => {
                 socket.send_all(&outgoing).await?;
                 outgoing.clear();
             }
-            Ok(Step::Receive) => receive_more(socket, &mut incoming).await?,
-            Ok(Step::Ready) => return Ok(TlsSession { connection, partial: incoming, failed: false }),
-            Ok(Step::Ended) => return Err(HandshakeError::Closed),
+            Ok(Step::Receive) if received > HANDSHAKE_BYTES_MAX => return Err(HandshakeError::Oversized),
+            Ok(Step::Receive) => received += receive_more(socket, &mut incoming).await?,
+            Ok(Step::Ready) => break,
+            Ok(Step::Ended) if connection.common().is_handshaking() => return Err(HandshakeError::Closed),
+            Ok(Step::Ended) => ended = true,
             Err(error) => {
-                send_alert(&mut connection, &mut incoming, socket);
+                send_alert(&mut *connection, &mut incoming, socket);
                 return Err(error.into());
             }
         }
     }
+    // A session may be silent for hours from here on: it keeps no room for a flight.
+    let session = TlsSession { connection, partial: incoming.to_vec(), failed: false };
+    Ok(Established { session, plain, ended })
 }
 
-async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<(), HandshakeError> {
+async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<usize, HandshakeError> {
     let length = incoming.len();
     incoming.resize(length + HANDSHAKE_READ_BYTES, 0);
     let count = loop {
@@ -107,7 +162,7 @@ async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<(), Han
         }
     };
     incoming.truncate(length + count);
-    Ok(())
+    Ok(count)
 }
 
 /// After an error rustls still has the alert for the peer; sending it is a courtesy and may fail.
@@ -115,20 +170,20 @@ async fn receive_more(socket: &Socket, incoming: &mut Vec<u8>) -> Result<(), Han
 /// One step and no more: with nothing left to send, rustls would read on from where it failed, find the same fault,
 /// and be surprised that its alert has been sent. `incoming` is the buffer that the error was found in: rustls remembers
 /// positions in it.
-fn send_alert(connection: &mut UnbufferedClientConnection, incoming: &mut Vec<u8>, socket: &Socket) {
-    let mut outgoing = Vec::new();
-    if let Ok(Step::Again) = step(connection, incoming, &mut outgoing, None) {
+fn send_alert(connection: &mut impl Side, incoming: &mut Vec<u8>, socket: &Socket) {
+    let (mut outgoing, mut plain) = (Vec::new(), Vec::new());
+    if let Ok(Step::Again) = step(connection, incoming, &mut outgoing, &mut plain) {
         let _ = socket.send(&outgoing);
     }
 }
 
-/// Advances by one state. Processed bytes leave the front of `incoming`; plain text goes to the end of `plain`
-/// (without one, data before the end of the handshake is an error), cipher text to the end of `outgoing`.
+/// Advances by one state. Processed bytes leave the front of `incoming`; plain text goes to the end of `plain`, cipher
+/// text to the end of `outgoing`.
 fn step(
-    connection: &mut UnbufferedClientConnection,
+    connection: &mut impl Side,
     incoming: &mut Vec<u8>,
     outgoing: &mut Vec<u8>,
-    plain: Option<&mut Vec<u8>>,
+    plain: &mut Vec<u8>,
 ) -> Result<Step, rustls::Error> {
     let (discard, step) = advance(connection, incoming, outgoing, plain);
     incoming.drain(..discard);
@@ -136,12 +191,12 @@ fn step(
 }
 
 fn advance(
-    connection: &mut UnbufferedClientConnection,
+    connection: &mut impl Side,
     incoming: &mut [u8],
     outgoing: &mut Vec<u8>,
-    plain: Option<&mut Vec<u8>>,
+    plain: &mut Vec<u8>,
 ) -> (usize, Result<Step, rustls::Error>) {
-    let UnbufferedStatus { mut discard, state } = connection.process_tls_records(incoming);
+    let UnbufferedStatus { mut discard, state } = connection.process(incoming);
     let state = match state {
         Ok(state) => state,
         Err(error) => return (discard, Err(error)),
@@ -155,20 +210,17 @@ fn advance(
         ConnectionState::BlockedHandshake => Ok(Step::Receive),
         ConnectionState::WriteTraffic(_) => Ok(Step::Ready),
         ConnectionState::PeerClosed | ConnectionState::Closed => Ok(Step::Ended),
-        ConnectionState::ReadTraffic(mut traffic) => match plain {
-            Some(plain) => loop {
-                match traffic.next_record() {
-                    Some(Ok(record)) => {
-                        discard += record.discard;
-                        plain.extend_from_slice(record.payload);
-                    }
-                    Some(Err(error)) => break Err(error),
-                    None => break Ok(Step::Again),
+        ConnectionState::ReadTraffic(mut traffic) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => {
+                    discard += record.discard;
+                    plain.extend_from_slice(record.payload);
                 }
-            },
-            None => Err(rustls::Error::General("data before the end of the handshake".to_owned())),
+                Some(Err(error)) => break Err(error),
+                None => break Ok(Step::Again),
+            }
         },
-        // Early data is a server's state, and the enum may grow.
+        // No server here takes early data, and the enum may grow.
         ConnectionState::ReadEarlyData(_) | _ => {
             Err(rustls::Error::General("unexpected state of the connection".to_owned()))
         }
@@ -177,7 +229,7 @@ fn advance(
 }
 
 /// Appends what rustls wants sent.
-fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+fn encode<D>(mut data: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
     let length = outgoing.len();
     let mut room = RECORD_OVERHEAD;
     loop {
@@ -198,23 +250,23 @@ fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, outgoing: &mut Vec<
     }
 }
 
-impl std::fmt::Debug for TlsSession {
+impl<S> std::fmt::Debug for TlsSession<S> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("TlsSession").field("partial", &self.partial.len()).finish_non_exhaustive()
     }
 }
 
-impl TlsSession {
+impl<S: Side> TlsSession<S> {
     /// Whether HTTP/2 was agreed on.
     #[must_use]
     pub fn speaks_http2(&self) -> bool {
-        self.connection.alpn_protocol() == Some(ALPN)
+        self.connection.common().alpn_protocol() == Some(ALPN)
     }
 
     /// Whether the handshake resumed an earlier session.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
-        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+        self.connection.common().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Bytes of a record that has arrived in part.
@@ -241,7 +293,7 @@ impl TlsSession {
         let mut from = 0;
         let mut ended = false;
         loop {
-            let (discard, step) = advance(&mut self.connection, &mut input[from..], outgoing, Some(plain));
+            let (discard, step) = advance(&mut *self.connection, &mut input[from..], outgoing, plain);
             from += discard;
             match step.inspect_err(|_| self.failed = true)? {
                 Step::Again | Step::Transmit => {}
@@ -280,7 +332,7 @@ impl TlsSession {
     /// One step towards a sealed record; false: something else had to be sent first. Says how many bytes of
     /// `self.partial` are done with, which is what rustls must always be shown: it remembers positions in it.
     fn try_seal(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> (usize, Result<bool, TlsError>) {
-        let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.partial);
+        let UnbufferedStatus { discard, state } = self.connection.process(&mut self.partial);
         let state = match state {
             Ok(state) => state,
             Err(error) => return (discard, Err(error.into())),
@@ -320,7 +372,7 @@ impl TlsSession {
         if self.failed {
             return;
         }
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.partial);
+        let UnbufferedStatus { state, .. } = self.connection.process(&mut self.partial);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
             let length = outgoing.len();
             outgoing.resize(length + RECORD_OVERHEAD, 0);
