@@ -104,7 +104,8 @@ fn decisions(criterion: &mut Criterion) {
     let text: String = (0..SERVICES).map(|index| entry(index) + &service(index)).collect();
     let loaded = Resources::new(&text).load(&mut Loader::default());
     let snapshot = Snapshot { generation: 1, routes: loaded.routes, settings: loaded.settings };
-    let source = Source { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 80, gateway: false, destination: None };
+    let source =
+        Source { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 80, gateway: false, destination: None, tls: None };
     // Every host once, in an order that no prefetcher foresees (619 and 1,000 have no common divisor).
     let hosts: Vec<HostName> =
         (0..SERVICES).map(|index| host(index * 619 % SERVICES).parse().expect("a valid name")).collect();

@@ -16,6 +16,7 @@ fn record() -> Record<'static> {
         start: UNIX_EPOCH + Duration::from_millis(1_772_352_930_042),
         duration: Duration::from_millis(12),
         http: Some(HttpRecord {
+            in_tls: false,
             method: b"GET",
             path: b"/books/v1/volumes?q=isbn:0486424618",
             protocol: "HTTP/1.1",

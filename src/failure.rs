@@ -28,12 +28,20 @@ pub enum Failure {
     AccessDenied(Box<str>),
     /// The route's `fault.abort` answers with this status.
     FaultAbort(u16),
+    /// The request is for a host of another server than the one that the client's TLS has ended at.
+    Misdirected,
+    /// The client shows no certificate, or one that the server does not take; the transport failure reason says why.
+    ClientCertificate,
 
     // --- The client's fault -------------------------------------------------------------------
     /// The first bytes are no ClientHello, or an illegal one.
     HelloMalformed(Reject),
     /// The hello did not end within `helloTimeout`.
     HelloTimeout,
+    /// The handshake with the client failed otherwise; the transport failure reason says why.
+    ClientHandshake,
+    /// The handshake with the client did not end in time.
+    ClientHandshakeTimeout,
     /// The request head is not valid HTTP/1.
     RequestMalformed(HeadError),
     /// The request head did not end within `requestHeadTimeout`.
@@ -107,9 +115,15 @@ impl Failure {
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
             Self::FaultAbort(_) => "FI",
-            Self::AccessDenied(_) | Self::EchDenied | Self::ConnectMethod => "-",
+            Self::AccessDenied(_)
+            | Self::EchDenied
+            | Self::Misdirected
+            | Self::ClientCertificate
+            | Self::ConnectMethod => "-",
             Self::HelloMalformed(_)
             | Self::HelloTimeout
+            | Self::ClientHandshake
+            | Self::ClientHandshakeTimeout
             | Self::RequestMalformed(_)
             | Self::RequestBodyMalformed
             | Self::ClientSpeaksTls => "DPE",
@@ -142,6 +156,7 @@ impl Failure {
             Self::AccessDenied(_) => Some(403),
             Self::FaultAbort(status) => Some(*status),
             Self::ConnectMethod => Some(405),
+            Self::Misdirected => Some(421),
             Self::Loop => Some(508),
             Self::RequestMalformed(error) => Some(error.status()),
             Self::RequestBodyMalformed => Some(400),
@@ -167,6 +182,9 @@ impl Failure {
             | Self::HelloMalformed(_)
             | Self::HelloTimeout
             | Self::ClientSpeaksTls
+            | Self::ClientCertificate
+            | Self::ClientHandshake
+            | Self::ClientHandshakeTimeout
             | Self::DownstreamClosed
             | Self::UpstreamTruncated
             | Self::IdleTimeout
@@ -188,7 +206,12 @@ impl Failure {
             | Self::ClientSpeaksTls
             | Self::Overload
             | Self::Internal => Some(Alert::InternalError),
+            // What failed within rustls has had its alert from there.
             Self::HelloTimeout
+            | Self::ClientCertificate
+            | Self::ClientHandshake
+            | Self::ClientHandshakeTimeout
+            | Self::Misdirected
             | Self::NotCaptured
             | Self::RequestMalformed(_)
             | Self::RequestHeadTimeout
@@ -231,6 +254,10 @@ impl Failure {
             Self::FaultAbort(_) => "fault_filter_abort",
             Self::HelloMalformed(reject) => reject.reason(),
             Self::HelloTimeout => "hello_timeout",
+            Self::Misdirected => "misdirected_request",
+            Self::ClientCertificate => "client_certificate_refused",
+            Self::ClientHandshake => "client_tls_handshake_failure",
+            Self::ClientHandshakeTimeout => "client_tls_handshake_timeout",
             Self::RequestMalformed(error) => error.reason(),
             Self::RequestHeadTimeout => "request_header_timeout",
             Self::RequestBodyMalformed => "http1.codec_error",
@@ -286,6 +313,8 @@ impl Failure {
                 | Self::NoRoute
                 | Self::AccessDenied(_)
                 | Self::EchDenied
+                | Self::Misdirected
+                | Self::ClientCertificate
                 | Self::Loop
                 | Self::AddressClosed
                 | Self::ConnectMethod

@@ -195,6 +195,13 @@ pub const HTTP2_WRITE_BYTES: usize = 32 * 1024;
 /// Bytes of TLS that a connection takes from its socket at once, for frames to be read from: four records.
 pub const HTTP2_LINE_BYTES: usize = 64 * 1024;
 
+/// How long session tickets are sealed with one key. They are good for that long and for another such period, which
+/// bounds how long a client is believed to be who its certificate said it was.
+pub const TICKET_PERIOD: Duration = Duration::from_secs(6 * 3600);
+
+/// Most bytes that a TLS client may make us owe it, by key updates, while it takes nothing.
+pub const TLS_ANSWERS_BYTES_MAX: usize = 4 * 1024;
+
 /// Longest wait for an answer of the resolver thread.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 

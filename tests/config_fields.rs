@@ -108,6 +108,7 @@ fn types() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("Gateway", "servers[].", fields::<gateway::Server>()),
         ("Gateway", "servers[].port.", fields::<gateway::ServerPort>()),
         ("Gateway", "servers[].tls.", fields::<gateway::ServerTls>()),
+        ("Gateway", "servers[].tls.tlsCertificates[].", fields::<gateway::TlsCertificate>()),
         ("AuthorizationPolicy", "", fields::<policy::AuthorizationPolicy>()),
         ("AuthorizationPolicy", "targetRefs[].", fields::<policy::TargetRef>()),
         ("AuthorizationPolicy", "rules[].", fields::<policy::Rule>()),
@@ -269,20 +270,27 @@ const SAMPLES: &[(&str, &str)] = &[
     ("ecdhCurves", "[P-256]"),
 ];
 
-/// TLS of clients that would end at a Gateway's server, of which a finding about `mode` speaks.
-const CLIENTS_TLS: &str = "no effect";
+/// What a server shows at which TLS ends; the sample passes it through.
+const SHOWN: &str = "yes";
+
+/// What it asks of clients.
+const ASKED: &str = "yes, in mode MUTUAL";
 
 /// Fields that belong to something else, where their standing is shown.
-const ELSEWHERE: [(&str, &str); 11] = [
-    ("Gateway.servers[].tls.caCertificates", CLIENTS_TLS),
-    ("Gateway.servers[].tls.caCrl", CLIENTS_TLS),
-    ("Gateway.servers[].tls.credentialName", CLIENTS_TLS),
-    ("Gateway.servers[].tls.credentialNames", CLIENTS_TLS),
-    ("Gateway.servers[].tls.maxProtocolVersion", CLIENTS_TLS),
-    ("Gateway.servers[].tls.minProtocolVersion", CLIENTS_TLS),
-    ("Gateway.servers[].tls.privateKey", CLIENTS_TLS),
-    ("Gateway.servers[].tls.serverCertificate", CLIENTS_TLS),
-    ("Gateway.servers[].tls.tlsCertificates", CLIENTS_TLS),
+const ELSEWHERE: [(&str, &str); 15] = [
+    ("Gateway.servers[].tls.serverCertificate", SHOWN),
+    ("Gateway.servers[].tls.privateKey", SHOWN),
+    ("Gateway.servers[].tls.credentialName", SHOWN),
+    ("Gateway.servers[].tls.credentialNames", SHOWN),
+    ("Gateway.servers[].tls.tlsCertificates", SHOWN),
+    ("Gateway.servers[].tls.tlsCertificates[].serverCertificate", SHOWN),
+    ("Gateway.servers[].tls.tlsCertificates[].privateKey", SHOWN),
+    ("Gateway.servers[].tls.tlsCertificates[].caCertificates", ASKED),
+    ("Gateway.servers[].tls.caCertificates", ASKED),
+    ("Gateway.servers[].tls.caCrl", ASKED),
+    ("Gateway.servers[].tls.subjectAltNames", ASKED),
+    ("Gateway.servers[].tls.verifyCertificateHash", ASKED),
+    ("Gateway.servers[].tls.verifyCertificateSpki", ASKED),
     ("DestinationRule.trafficPolicy.port", "in `portLevelSettings` only"),
     ("AuthorizationPolicy.provider", "refused, as `action: CUSTOM` is"),
 ];
@@ -368,8 +376,13 @@ const NOTES: &[(&str, &str)] = &[
     ("Gateway.servers[].tls.httpsRedirect", "of servers for plain HTTP"),
     (
         "Gateway.servers[].tls.mode",
-        "PASSTHROUGH and ISTIO_MUTUAL; SIMPLE and MUTUAL on the way from the mesh only; nobody reaches others",
+        "PASSTHROUGH, SIMPLE, MUTUAL; ISTIO_MUTUAL on the way from the mesh only; nobody reaches others",
     ),
+    ("Gateway.servers[].tls.cipherSuites", "of TLS 1.2; one that is not spoken here is refused"),
+    ("Gateway.servers[].tls.credentialName", "a Secret, else a folder"),
+    ("Gateway.servers[].tls.subjectAltNames", "exact: DNS names, URIs, addresses"),
+    ("Gateway.servers[].tls.verifyCertificateHash", "SHA-256 in hexadecimal; it or the next must know the certificate"),
+    ("Gateway.servers[].tls.verifyCertificateSpki", "SHA-256 in base64"),
     ("AuthorizationPolicy.action", "AUDIT counts and logs what matches, and blocks nothing; CUSTOM is refused"),
     ("AuthorizationPolicy.selector", "every selector means this node"),
     ("AuthorizationPolicy.targetRefs[].kind", "ServiceEntry only"),
@@ -384,7 +397,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("Sidecar.egress[].hosts", "`*/*`, and namespaces without effect; naming hosts is refused"),
     ("Sidecar.outboundTrafficPolicy.mode", "with a `workloadSelector`, ALLOW_ANY is refused"),
-    ("MeshConfig.tlsDefaults", "for TLS that the gateway opens"),
+    ("MeshConfig.tlsDefaults", "for TLS that the gateway opens, and TLS that ends at it"),
     ("MeshConfig.tlsDefaults.cipherSuites", "of TLS 1.2; one that is not spoken here is refused"),
     ("MeshConfig.tlsDefaults.ecdhCurves", "one that is not spoken here is refused"),
     (

@@ -50,7 +50,7 @@ fn the_passthrough_example_is_explained_field_by_field() {
             "verdict": "allow", "reason": "via_upstream", "host": GOOGLEAPIS, "port": 443, "route": null,
             "cluster": "outbound|443||www.googleapis.com", "tls": "PASSTHROUGH", "sni": GOOGLEAPIS,
             "endpoints": ["www.googleapis.com:443"], "status": null, "responseFlags": null, "destinations": null,
-            "upstreamProtocol": null, "entrances": null, "traffic": null,
+            "upstreamProtocol": null, "entrances": null, "traffic": null, "clientTls": null,
             "location": null, "notes": null, "audited": null,
         })
     );

@@ -1,6 +1,9 @@
-//! Certificates, keys and revocation lists: from the settings of a DestinationRule to a [`TlsProfile`].
+//! Certificates, keys and revocation lists: from the settings of a DestinationRule to a [`TlsProfile`], and from those of
+//! a Gateway's server to what it shows ([`server`]).
 //!
 //! Nothing here ever weakens verification: what cannot be read makes the profile unavailable, with a reason.
+
+mod server;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +15,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use crate::route::cluster::{ClientIdentity, TlsBounds, TlsProfile, VerifyName};
+use crate::route::cluster::{Identity, TlsBounds, TlsProfile, VerifyName};
 use crate::wire::certificate::not_after;
 
 use super::bootstrap;
@@ -164,7 +167,8 @@ impl<'a> Credentials<'a> {
         };
         generation.profile(&key, |id| {
             let crls = crl.map_or(Ok(Vec::new()), |content| parse_crls(&content.bytes))?;
-            let identity = identity.map(|(chain, key)| parse_identity(&chain.bytes, &key.bytes)).transpose()?;
+            let identity = identity.map(|(chain, key)| parse_identity("client certificate", &chain.bytes, &key.bytes));
+            let identity = identity.transpose()?;
             let identity_end = identity.as_ref().and_then(|identity| first_end(&identity.chain));
             let (verify, bounds) = (key.verify.clone(), key.bounds.clone());
             Ok(TlsProfile { id, roots, crls, verify, identity, bounds, roots_end, identity_end })
@@ -316,20 +320,21 @@ fn parse_crls(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, 
     Ok(lists)
 }
 
-fn parse_identity(chain: &[u8], key: &[u8]) -> Result<ClientIdentity, Reason> {
+/// `what` is a word for the certificate.
+fn parse_identity(what: &str, chain: &[u8], key: &[u8]) -> Result<Identity, Reason> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-    let chain = chain.map_err(|error| format!("client certificate: {error}"))?;
+    let chain = chain.map_err(|error| format!("{what}: {error}"))?;
     if chain.is_empty() {
-        return Err("no client certificate in PEM form".into());
+        return Err(format!("no {what} in PEM form").into());
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("private key: {error}"))?;
-    judge_pair(&chain, &key)?;
-    Ok(ClientIdentity { chain, key })
+    judge_pair(&chain, &key).map_err(|error| format!("{what} and private key: {error}"))?;
+    Ok(Identity { chain, key })
 }
 
 /// A key that does not belong to its certificate would fail every handshake with a less telling reason.
-fn judge_pair(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> Result<(), Reason> {
+fn judge_pair(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let pair = rustls::sign::CertifiedKey::from_der(chain.to_vec(), key.clone_key(), &provider);
-    pair.map(drop).map_err(|error| format!("client certificate and private key: {error}").into())
+    pair.map(drop)
 }

@@ -89,6 +89,8 @@ pub mod code {
     pub const NOT_ADMITTED: &str = "IST0132";
     /// Two VirtualServices for one host (ConflictingMeshGatewayVirtualServiceHosts).
     pub const CONFLICT: &str = "IST0109";
+    /// Two servers of Gateways want the same clients.
+    pub const GATEWAY_CONFLICT: &str = "IST0145";
     /// A port must be named (VirtualServiceDestinationPortSelectorRequired).
     pub const PORT_REQUIRED: &str = "IST0112";
     /// A rule that no request reaches (VirtualServiceUnreachableRule).

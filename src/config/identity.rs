@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::route::cluster::{Endpoints, HttpVersion, PoolId, TlsBounds, TlsProfile, VerifyName};
 use crate::route::host::HostName;
+use crate::route::termination::{ClientCheck, ServerProfile};
 use crate::route::traffic::{AccountId, Traffic};
 
 /// What one generation of the configuration knew.
@@ -19,6 +20,8 @@ pub(super) struct Store {
     /// Contents of certificate files; equal bytes have equal numbers.
     contents: Known<Arc<[u8]>, u32>,
     profiles: Known<ProfileKey, Arc<TlsProfile>>,
+    servers: Known<ServerKey, Arc<ServerProfile>>,
+    checks: Known<CheckKey, Arc<ClientCheck>>,
     /// By digest: the keys themselves would hold every host and endpoint once more.
     pools: Known<Digest, PoolId>,
     /// By digest of the cluster's name.
@@ -43,6 +46,8 @@ impl std::fmt::Debug for Store {
 struct Next {
     content: u32,
     profile: u32,
+    server: u32,
+    check: u32,
     pool: u32,
     account: u32,
 }
@@ -75,6 +80,34 @@ pub(super) struct ProfileKey {
     pub(super) identity: Option<(u32, u32)>,
     /// Versions, cipher suites and groups.
     pub(super) bounds: TlsBounds,
+}
+
+/// What makes two profiles of servers equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ServerKey {
+    /// Certificates and keys.
+    pub(super) identities: Vec<(u32, u32)>,
+    /// [`ClientCheck::id`].
+    pub(super) clients: Option<u32>,
+    /// Oldest version, cipher suites and groups.
+    pub(super) bounds: TlsBounds,
+    /// Whether TLS 1.2 is the newest.
+    pub(super) only_12: bool,
+}
+
+/// What makes two checks of clients equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CheckKey {
+    /// The roots.
+    pub(super) roots: u32,
+    /// The revocation lists.
+    pub(super) crl: Option<u32>,
+    /// Names, of which one is enough.
+    pub(super) names: Vec<Box<str>>,
+    /// Pins of certificates, of which one is enough.
+    pub(super) certificates: Vec<[u8; 32]>,
+    /// Pins of keys, of which one is enough.
+    pub(super) keys: Vec<[u8; 32]>,
 }
 
 /// What makes connections interchangeable: see [`crate::route::cluster::Cluster::pool`].
@@ -136,15 +169,44 @@ impl<'a> Generation<'a> {
         key: &ProfileKey,
         build: impl FnOnce(u32) -> Result<TlsProfile, E>,
     ) -> Result<Arc<TlsProfile>, E> {
-        if let Some(known) = self.now.profiles.get(key).or_else(|| self.earlier.profiles.get(key)) {
-            let known = Arc::clone(known);
-            self.now.profiles.insert(key.clone(), Arc::clone(&known));
-            return Ok(known);
-        }
-        let profile = Arc::new(build(take(&mut self.now.next.profile))?);
-        self.now.profiles.insert(key.clone(), Arc::clone(&profile));
-        Ok(profile)
+        let next = &mut self.now.next.profile;
+        keep(&mut self.now.profiles, &self.earlier.profiles, key, || build(take(next)))
     }
+
+    /// As [`Self::profile`], of a server.
+    pub(super) fn server<E>(
+        &mut self,
+        key: &ServerKey,
+        build: impl FnOnce(u32) -> Result<ServerProfile, E>,
+    ) -> Result<Arc<ServerProfile>, E> {
+        let next = &mut self.now.next.server;
+        keep(&mut self.now.servers, &self.earlier.servers, key, || build(take(next)))
+    }
+
+    /// As [`Self::profile`], of what clients must show.
+    pub(super) fn check<E>(
+        &mut self,
+        key: &CheckKey,
+        build: impl FnOnce(u32) -> Result<ClientCheck, E>,
+    ) -> Result<Arc<ClientCheck>, E> {
+        let next = &mut self.now.next.check;
+        keep(&mut self.now.checks, &self.earlier.checks, key, || build(take(next)))
+    }
+}
+
+/// What `key` stands for now, or stood for earlier, or is made into.
+fn keep<K: Clone + Eq + Hash, V, E>(
+    now: &mut Known<K, Arc<V>>,
+    earlier: &Known<K, Arc<V>>,
+    key: &K,
+    make: impl FnOnce() -> Result<V, E>,
+) -> Result<Arc<V>, E> {
+    let value = match now.get(key).or_else(|| earlier.get(key)) {
+        Some(known) => Arc::clone(known),
+        None => Arc::new(make()?),
+    };
+    now.insert(key.clone(), Arc::clone(&value));
+    Ok(value)
 }
 
 /// The value that `key` has now, or had earlier, or gets.

@@ -55,7 +55,7 @@ pub(super) struct Settled {
     pub(super) retry: RetryPolicy,
     /// Whose DestinationRules hold for all namespaces.
     pub(super) root_namespace: Box<str>,
-    /// For TLS that the gateway opens.
+    /// For TLS that the gateway opens, and TLS that ends at it.
     pub(super) tls: TlsBounds,
     /// Whether ports of HTTP are spoken to in HTTP/2 where no DestinationRule says otherwise.
     pub(super) upgrade_http: bool,
@@ -106,6 +106,11 @@ const SUITES: [(&str, u16); 6] = [
     ("ECDHE-ECDSA-CHACHA20-POLY1305", 0xcca9),
     ("ECDHE-RSA-CHACHA20-POLY1305", 0xcca8),
 ];
+
+/// The number of a cipher suite of TLS 1.2 that is spoken here.
+pub(super) fn suite(name: &str) -> Option<u16> {
+    SUITES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
 
 /// Envoy's names of the groups that are spoken here.
 const GROUPS: [(&str, u16); 4] = [("P-256", 0x0017), ("P-384", 0x0018), ("X25519", 0x001d), ("X25519MLKEM768", 0x11ec)];

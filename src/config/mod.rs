@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::route::table::{ObjectRef, RouteTable};
+use crate::route::termination::{Termination, TlsServer};
 use crate::snapshot::Settings;
 
 use bootstrap::Bootstrap;
@@ -66,9 +67,9 @@ pub struct Loaded {
 /// The end of a certificate, for the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateEnd {
-    /// The host of the service that it is for.
+    /// The host of the service that it is for; of a server's certificate its Gateway, as `namespace/name`.
     pub service: Box<str>,
-    /// `client`, or `ca`.
+    /// `client`, or `ca`; of a server `server`, or `client-ca`.
     pub kind: &'static str,
     /// The first moment at which it is not valid any more.
     pub end: std::time::SystemTime,
@@ -164,14 +165,22 @@ impl Loader {
 
 /// The ends of all certificates, one per service and kind: the first.
 fn certificates(routes: &RouteTable) -> Vec<CertificateEnd> {
-    let mut ends = std::collections::BTreeMap::new();
-    for cluster in &routes.tables.clusters {
-        let Some(Ok(profile)) = cluster.tls.as_ref().map(|tls| &tls.profile) else { continue };
-        for (kind, end) in [("ca", profile.roots_end), ("client", profile.identity_end)] {
-            let Some(end) = end else { continue };
-            let first = ends.entry((&cluster.service, kind)).or_insert(end);
-            *first = end.min(*first);
+    let profiles = routes.tables.clusters.iter().filter_map(|cluster| {
+        let profile = cluster.tls.as_ref()?.profile.as_ref().ok()?;
+        Some((cluster.service.clone(), [("ca", profile.roots_end), ("client", profile.identity_end)]))
+    });
+    let terminations = routes.tables.tls_servers.iter().filter_map(TlsServer::termination);
+    let servers = terminations.map(|Termination { gateway, profile, .. }| {
+        let roots_end = profile.clients.as_ref().and_then(|check| check.roots_end);
+        let name = format!("{}/{}", gateway.namespace, gateway.name);
+        (name.into(), [("server", profile.identity_end), ("client-ca", roots_end)])
+    });
+    let mut first: std::collections::BTreeMap<(Box<str>, _), _> = std::collections::BTreeMap::new();
+    for (service, ends) in profiles.chain(servers) {
+        for (kind, end) in ends.into_iter().filter_map(|(kind, end)| Some((kind, end?))) {
+            let known = first.entry((service.clone(), kind)).or_insert(end);
+            *known = end.min(*known);
         }
     }
-    ends.into_iter().map(|((service, kind), end)| CertificateEnd { service: service.clone(), kind, end }).collect()
+    first.into_iter().map(|((service, kind), end)| CertificateEnd { service, kind, end }).collect()
 }

@@ -34,6 +34,8 @@ pub struct Scratch {
     pub plain: RefCell<Vec<u8>>,
     /// What is about to be sent; empty between uses.
     pub output: RefCell<Vec<u8>>,
+    /// What the TLS of a client is opened into, and sealed into; empty between uses, and without room until the first.
+    pub tls: RefCell<Vec<u8>>,
 }
 
 impl Default for Scratch {
@@ -42,6 +44,7 @@ impl Default for Scratch {
             input: RefCell::new(vec![0; SCRATCH_BYTES]),
             plain: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
             output: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
+            tls: RefCell::default(),
         }
     }
 }

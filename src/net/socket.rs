@@ -192,6 +192,11 @@ impl Socket {
         let _ = rustix::net::shutdown(self.fd(), Shutdown::Write);
     }
 
+    /// Receives nothing more; whoever waits to do so wakes up.
+    pub fn shutdown_read(&self) {
+        let _ = rustix::net::shutdown(self.fd(), Shutdown::Read);
+    }
+
     /// Ends both directions; whoever waits on this socket wakes up.
     pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);

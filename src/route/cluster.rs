@@ -144,7 +144,7 @@ pub struct TlsProfile {
     /// The name check that follows the chain check.
     pub verify: VerifyName,
     /// Our own certificate chain and key (`tls.mode: MUTUAL`).
-    pub identity: Option<ClientIdentity>,
+    pub identity: Option<Identity>,
     /// Versions, cipher suites and groups that may be used.
     pub bounds: TlsBounds,
     /// When the first certificate of the roots ends, if the operator named them: `caCertificates`, not the system's.
@@ -177,9 +177,9 @@ pub enum VerifyName {
     Nothing,
 }
 
-/// A client certificate for `tls.mode: MUTUAL`.
+/// A certificate of our own.
 #[derive(Debug)]
-pub struct ClientIdentity {
+pub struct Identity {
     /// The chain, leaf first.
     pub chain: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// The key of the leaf.

@@ -16,13 +16,14 @@ use super::host::{Authority, AuthorityHost, HostName, HostPattern};
 use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
 use super::path::{self, Normalization};
 use super::table::{ObjectRef, TcpHost, TlsHost, VirtualHost};
+use super::termination::{Termination, TlsServer};
 
 /// The cluster of hosts that no resource names, under ALLOW_ANY.
 pub const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub struct Source<'a> {
     /// The peer's address.
     pub address: IpAddr,
     /// The service port that it came to, or that of the Gateways' servers.
@@ -31,6 +32,15 @@ pub struct Source {
     pub gateway: bool,
     /// The address that it meant to reach, if it was captured.
     pub destination: Option<IpAddr>,
+    /// Its TLS, if that has ended here.
+    pub tls: Option<EndedTls<'a>>,
+}
+
+/// TLS of a client that has ended at a server of a Gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedTls<'a> {
+    /// The SNI, by which the client has chosen the server.
+    pub server_name: Option<&'a HostName>,
 }
 
 /// What happens to a plain HTTP request that may pass.
@@ -118,6 +128,11 @@ pub fn http<'s>(
     if facts.method() == "CONNECT" {
         return Err(Failure::ConnectMethod);
     }
+    if let Some(tls) = source.tls
+        && !snapshot.routes.shares_server(source.port, tls.server_name, host)
+    {
+        return Err(Failure::Misdirected);
+    }
     let listed = host.and_then(|name| snapshot.routes.http_at(source, name));
     // An address is no name that we could resolve; a captured client goes where it meant to go.
     if host.is_none() && source.destination.is_none() {
@@ -145,6 +160,9 @@ fn may_mean_another_path(path: &str, normalization: Normalization) -> bool {
 /// # Errors
 /// The refusal.
 pub fn tls<'s>(snapshot: &'s Snapshot, source: Source, name: &HostName) -> Result<TlsVerdict<'s>, Failure> {
+    if termination(snapshot, source, Some(name))?.is_some() {
+        return Err(Failure::NoRoute); // Where TLS ends nothing passes as it is.
+    }
     let listed = snapshot.routes.tls_at(source, name);
     if listed.is_none() {
         not_listed(snapshot, source)?;
@@ -153,6 +171,25 @@ pub fn tls<'s>(snapshot: &'s Snapshot, source: Source, name: &HostName) -> Resul
     match listed {
         Some(host) => Ok(TlsVerdict::Forward(host, host.route_to(source.destination).ok_or(Failure::NoRoute)?)),
         None => Ok(TlsVerdict::Anywhere),
+    }
+}
+
+/// The server of a Gateway at which the TLS of a client ends; `None`: it does not end here.
+///
+/// # Errors
+/// [`Failure::NoRoute`]: the server that the name chooses is not served, and no other may stand in for it.
+pub fn termination<'s>(
+    snapshot: &'s Snapshot,
+    source: Source,
+    server_name: Option<&HostName>,
+) -> Result<Option<&'s Termination>, Failure> {
+    if !source.gateway {
+        return Ok(None);
+    }
+    match snapshot.routes.tls_server(source.port, server_name) {
+        Some(TlsServer::Terminating(termination)) => Ok(Some(termination)),
+        Some(TlsServer::Closed) => Err(Failure::NoRoute),
+        Some(TlsServer::Through) | None => Ok(None),
     }
 }
 
@@ -274,14 +311,15 @@ pub fn original(
 
 /// A plain HTTP request as the policies see it; `objects` are those behind its host.
 pub(crate) fn http_session<'a>(
-    source: Source,
+    source: Source<'a>,
     name: Option<&'a HostName>,
     facts: &'a impl RequestFacts,
     objects: &'a [Arc<ObjectRef>],
 ) -> Session<'a> {
-    let Source { address, port, destination, .. } = source;
+    let Source { address, port, destination, tls, .. } = source;
     let host = name.map_or("", HostName::as_str);
-    Session { source: address, port, destination, host, sni: None, request: Some(facts), objects }
+    let sni = tls.and_then(|tls| tls.server_name).map(HostName::as_str);
+    Session { source: address, port, destination, host, sni, request: Some(facts), objects }
 }
 
 /// A TLS session as the policies see it.

@@ -33,6 +33,10 @@ pub trait RequestFacts {
     fn path(&self) -> &str;
     /// The query without `?`; empty if there is none.
     fn query(&self) -> &str;
+    /// What the client speaks: `http`, or `https` where its TLS has ended here.
+    fn scheme(&self) -> &str {
+        "http"
+    }
     /// Host and port as sent, in lower case.
     fn authority(&self) -> &str;
     /// The value of a field; names compare without case. Several fields of one name are joined by commas, as Envoy

@@ -50,5 +50,6 @@ pub mod http;
 pub mod path;
 pub mod subnets;
 pub mod table;
+pub mod termination;
 pub mod traffic;
 pub mod trie;

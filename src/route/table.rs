@@ -10,6 +10,7 @@ use super::decide::Source;
 use super::host::HostName;
 use super::http::{HttpRoute, Matched, RequestFacts};
 use super::subnets::SubnetMap;
+use super::termination::{Termination, TlsServer};
 use super::traffic::{AccountId, Traffic};
 use super::trie::HostTrie;
 
@@ -64,6 +65,8 @@ pub struct Tables {
     pub cluster_rules: ClusterRules,
     /// Servers of this node's Gateways, sorted by port.
     pub gateways: Vec<GatewayPort>,
+    /// Their servers that take TLS.
+    pub tls_servers: Vec<TlsServer>,
     /// What AuthorizationPolicies say.
     pub authorization: Authorization,
     /// Whether any rule looks at a path, so that escaped slashes in paths must be refused.
@@ -85,6 +88,8 @@ pub struct GatewayPort {
     pub plain: GatewayHosts,
     /// Hosts for the client's own TLS; the values index [`Tables::tls_hosts`].
     pub tls: GatewayHosts,
+    /// The servers that take TLS, by the server name; the values index [`Tables::tls_servers`].
+    pub servers: GatewayHosts,
 }
 
 /// Hosts that are admitted at a Gateway.
@@ -110,18 +115,20 @@ impl GatewayHosts {
 pub struct Survivors {
     pools: Box<[PoolId]>,
     profiles: Box<[u32]>,
+    servers: Box<[u32]>,
     /// By account.
     traffic: Box<[Arc<Traffic>]>,
 }
 
 impl Survivors {
-    /// Those of these clusters.
+    /// Those of these clusters and servers.
     #[must_use]
-    pub fn of(clusters: &[Cluster]) -> Self {
+    pub fn of(clusters: &[Cluster], servers: &[TlsServer]) -> Self {
         let profiles = clusters.iter().filter_map(|cluster| cluster.tls.as_ref()?.profile.as_ref().ok());
         Self {
             pools: sorted(clusters.iter().map(|cluster| cluster.pool)),
             profiles: sorted(profiles.map(|profile| profile.id)),
+            servers: sorted(servers.iter().filter_map(TlsServer::termination).map(|it| it.profile.id)),
             traffic: {
                 let mut traffic: Vec<_> = clusters.iter().filter_map(|cluster| cluster.traffic.clone()).collect();
                 traffic.sort_unstable_by_key(|traffic| traffic.account);
@@ -140,6 +147,12 @@ impl Survivors {
     #[must_use]
     pub fn has_profile(&self, id: u32) -> bool {
         self.profiles.binary_search(&id).is_ok()
+    }
+
+    /// Whether a server has the profile of this identifier.
+    #[must_use]
+    pub fn has_server(&self, id: u32) -> bool {
+        self.servers.binary_search(&id).is_ok()
     }
 
     /// What is said of the clusters that are counted in this account.
@@ -302,8 +315,35 @@ impl RouteTable {
         if !source.gateway {
             return self.http(source.port, host);
         }
-        let index = self.gateway(source.port)?.plain.find(host)?;
-        self.tables.virtual_hosts.get(index as usize)
+        let hosts = match source.tls {
+            None => &self.gateway(source.port)?.plain,
+            Some(tls) => &self.termination(source.port, tls.server_name)?.hosts,
+        };
+        self.tables.virtual_hosts.get(hosts.find(host)? as usize)
+    }
+
+    /// The server of the Gateways on `port` that a TLS client chooses by its server name; one without takes whoever any
+    /// server may take.
+    #[must_use]
+    pub fn tls_server(&self, port: u16, server_name: Option<&HostName>) -> Option<&TlsServer> {
+        let servers = &self.gateway(port)?.servers;
+        let index = server_name.map_or(servers.any, |name| servers.find(name))?;
+        self.tables.tls_servers.get(index as usize)
+    }
+
+    /// The same, if TLS ends there.
+    #[must_use]
+    pub fn termination(&self, port: u16, server_name: Option<&HostName>) -> Option<&Termination> {
+        self.tls_server(port, server_name)?.termination()
+    }
+
+    /// Whether the server that `server_name` chooses is the one that `host` would: a request for another server's host
+    /// must not come in by this one, which may have asked less of the client.
+    #[must_use]
+    pub fn shares_server(&self, port: u16, server_name: Option<&HostName>, host: Option<&HostName>) -> bool {
+        let chosen = self.termination(port, server_name);
+        let asked = self.termination(port, host);
+        chosen.zip(asked).is_some_and(|(chosen, asked)| std::ptr::eq(chosen, asked))
     }
 
     /// The entry for a TLS client, where it came to; `None`: the name is not listed there.

@@ -12,7 +12,7 @@ use slab::Slab;
 
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 use crate::net::{Received, Scratch, Socket, within};
-use crate::route::decide::Source;
+use crate::route::decide::{EndedTls, Source};
 
 use super::stream::ClientStream;
 use super::transport::Transport;
@@ -171,7 +171,7 @@ impl Client {
     #[must_use]
     pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16, arrival: Arrival) -> Self {
         let (gateway, idle, upstream) = (false, Cell::new(false), RefCell::new(None));
-        let transport = Transport::Tcp(socket);
+        let transport = Transport::new(socket);
         Self { transport, peer, local, service_port, gateway, arrival, idle, upstream }
     }
 
@@ -191,9 +191,10 @@ impl Client {
 
     /// Who asks, and for what.
     #[must_use]
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> Source<'_> {
         let destination = (self.arrival == Arrival::Captured).then(|| self.local.ip());
-        Source { address: self.peer.ip(), port: self.service_port, gateway: self.gateway, destination }
+        let tls = self.transport.tls().map(|tls| EndedTls { server_name: tls.server_name.as_ref() });
+        Source { address: self.peer.ip(), port: self.service_port, gateway: self.gateway, destination, tls }
     }
 
     /// Notes the upstream connection of the session; `None`: it is over.
@@ -214,9 +215,11 @@ impl Client {
         }
     }
 
-    /// Whether nothing has arrived that nobody has read. What has is thrown away.
+    /// Whether nothing has arrived that nobody has read, nor will: within TLS a client says goodbye. What has arrived is
+    /// thrown away.
     pub fn is_silent(&self, scratch: &Scratch) -> bool {
-        !matches!(self.transport.discard(&mut scratch.input.borrow_mut()), Ok(Received::Bytes(_)))
+        self.transport.tls().is_none()
+            && !matches!(self.transport.discard(&mut scratch.input.borrow_mut()), Ok(Received::Bytes(_)))
     }
 
     /// Closes our side and reads on for a moment. Closing at once, with unread bytes in the socket, would make the

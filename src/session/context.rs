@@ -17,6 +17,7 @@ use crate::snapshot::{AccessLog, Snapshot};
 use crate::telemetry::batch::{Batch, Pushed};
 use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow, Spoken};
 use crate::telemetry::record::Record;
+use crate::tls::server::TlsServers;
 use crate::upstream::account::Accounts;
 use crate::upstream::balance::Balancer;
 use crate::upstream::pool::Pool;
@@ -42,8 +43,10 @@ pub struct Context {
     pub accounts: Accounts,
     /// Idle upstream connections.
     pub pool: Pool,
-    /// rustls configurations.
+    /// rustls configurations for TLS that we open.
     pub tls: TlsConfigs,
+    /// Those for TLS that ends here.
+    pub tls_servers: TlsServers,
     /// Numbers.
     pub counters: RefCell<Counters>,
     /// Open client connections.
@@ -95,6 +98,7 @@ impl Context {
             accounts: Accounts::new(share),
             pool: Pool::default(),
             tls: TlsConfigs::default(),
+            tls_servers: TlsServers::default(),
             counters: RefCell::default(),
             clients: Clients::default(),
             draining: Cell::new(false),
@@ -117,6 +121,7 @@ impl Context {
         self.balancer.retain(|pool| survivors.has_pool(pool));
         self.accounts.apply(survivors);
         self.tls.retain(|id| survivors.has_profile(id));
+        self.tls_servers.retain(|id| survivors.has_server(id));
         self.resolver.forget();
         self.snapshot.replace(Rc::new(snapshot));
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept ─▶ peek ─▶ route ─▶ upstream (choose, resolve, dial, originate) ─▶ relay ─▶ record
-//!            ├─ ClientHello  ─▶ tunnel: bytes both ways, half-close kept
+//!            ├─ ClientHello  ─▶ tunnel: bytes both ways, half-close kept; or terminate, and then as plain HTTP
 //!            ├─ HTTP/1 head  ─▶ http: a loop, one turn per request
 //!            ├─ HTTP/2       ─▶ http2: a task per request, each served as one of HTTP/1
 //!            └─ else, or a port that only takes TCP ─▶ tunnel, judged by its address
@@ -15,6 +15,8 @@ mod http2;
 mod peek;
 mod sealed;
 mod stream;
+mod terminate;
+mod tls;
 mod transport;
 pub(crate) mod tunnel;
 
@@ -27,7 +29,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::failure::Failure;
-use crate::route::decide::{self, Detection};
+use crate::route::decide::{self, Detection, Source};
+use crate::wire::client_hello::ClientHello;
 
 use peek::Opening;
 use tunnel::By;
@@ -81,6 +84,14 @@ fn begin(context: &Rc<Context>, client: &Rc<Client>) -> Begin {
 fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, client: Rc<Client>) -> Option<Stage> {
     let source = client.source();
     match opening {
+        Opening::Tls(hello, bytes) if ends_here(&context, source, &hello) => {
+            let opening = Box::pin(terminate::terminate(Rc::clone(&context), Rc::clone(&client), hello, bytes));
+            Some(stage(async move {
+                let Some(bytes) = opening.await else { return };
+                // Boxed anew: that is what lives on.
+                stage(http::serve(context, client, bytes)).await;
+            }))
+        }
         Opening::Tls(hello, bytes) => {
             let name = hello.server_name.as_ref();
             let is_tcp = decide::carries_tls_as_tcp(&context.snapshot(), source, detection, name);
@@ -103,6 +114,12 @@ fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, clie
         }
         Opening::Other(_, bytes) => Some(stage(tunnel::serve(context, client, By::Address, None, bytes))),
     }
+}
+
+/// Whether a server of a Gateway ends the TLS of this client. One that is not served leaves the refusal to the tunnel.
+fn ends_here(context: &Context, source: Source<'_>, hello: &ClientHello) -> bool {
+    let server = decide::termination(&context.snapshot(), source, hello.server_name.as_ref()).map(|it| it.is_some());
+    server.unwrap_or(false)
 }
 
 /// Most bytes of a stage: what a session that may be silent for hours holds, beside its sockets and its [`Client`].

@@ -3,6 +3,7 @@
 //! HTTP/1 is spoken over it without knowing what it is: every method means here what it means of a
 //! [`Socket`](crate::net::Socket), and a plaintext connection pays one branch for the choice.
 
+use std::cell::OnceCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -14,12 +15,13 @@ use pin_project_lite::pin_project;
 use crate::net::{Received, Socket};
 
 use super::stream::ClientStream;
+use super::tls::Tls;
 
 /// The client's side of a session.
 #[derive(Debug)]
 pub enum Transport {
-    /// A TCP connection.
-    Tcp(Socket),
+    /// A TCP connection, and the client's TLS inside it if that ends here.
+    Tcp(Socket, OnceCell<Box<Tls>>),
     /// A stream of a connection in HTTP/2.
     Stream(Box<ClientStream>),
 }
@@ -47,11 +49,32 @@ impl<F: Future<Output = io::Result<()>>> Future for Wait<'_, F> {
 }
 
 impl Transport {
+    /// A connection in plain text, or one whose TLS is none of our business.
+    pub(super) fn new(socket: Socket) -> Self {
+        Self::Tcp(socket, OnceCell::new())
+    }
+
+    /// Puts what follows into TLS, once and for all.
+    pub(super) fn put_into(&self, tls: Tls) {
+        if let Self::Tcp(_, inside) = self {
+            // A second one would be a bug; the first stays.
+            let _ = inside.set(Box::new(tls));
+        }
+    }
+
+    /// The client's TLS, if it ends here.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        match self {
+            Self::Tcp(_, tls) => tls.get().map(|tls| &**tls),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// The connection itself, if its bytes are the client's as they are: it may be relayed without a look at them.
     #[must_use]
     pub fn socket(&self) -> Option<&Socket> {
         match self {
-            Self::Tcp(socket) => Some(socket),
+            Self::Tcp(socket, tls) => tls.get().is_none().then_some(socket),
             Self::Stream(_) => None,
         }
     }
@@ -60,7 +83,7 @@ impl Transport {
     #[must_use]
     pub fn connection(&self) -> Option<&Socket> {
         match self {
-            Self::Tcp(socket) => Some(socket),
+            Self::Tcp(socket, _) => Some(socket),
             Self::Stream(_) => None,
         }
     }
@@ -69,7 +92,7 @@ impl Transport {
     #[must_use]
     pub fn stream(&self) -> Option<&ClientStream> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(..) => None,
             Self::Stream(stream) => Some(stream),
         }
     }
@@ -92,7 +115,7 @@ impl Transport {
     /// When the driver refuses the poll.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + '_ {
         match self {
-            Self::Tcp(socket) => Wait::Connection { wait: socket.readable() },
+            Self::Tcp(socket, _) => Wait::Connection { wait: socket.readable() },
             Self::Stream(stream) => Wait::Stream { stream, sends: false },
         }
     }
@@ -103,7 +126,7 @@ impl Transport {
     /// When the driver refuses the poll.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> + '_ {
         match self {
-            Self::Tcp(socket) => Wait::Connection { wait: socket.writable() },
+            Self::Tcp(socket, _) => Wait::Connection { wait: socket.writable() },
             Self::Stream(stream) => Wait::Stream { stream, sends: true },
         }
     }
@@ -114,7 +137,7 @@ impl Transport {
     /// When the driver refuses the poll.
     pub async fn give_way(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(socket) => socket.give_way().await,
+            Self::Tcp(socket, _) => socket.give_way().await,
             // It serves one request, and its connection sees to the rest.
             Self::Stream(_) => Ok(()),
         }
@@ -127,7 +150,10 @@ impl Transport {
     /// When the connection has failed, or has ended where it must not.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         match self {
-            Self::Tcp(socket) => socket.receive(buffer),
+            Self::Tcp(socket, tls) => match tls.get() {
+                None => socket.receive(buffer),
+                Some(tls) => tls.receive(socket, buffer),
+            },
             Self::Stream(stream) => stream.receive(buffer),
         }
     }
@@ -139,7 +165,10 @@ impl Transport {
     /// When the connection has failed.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(socket) => socket.send(bytes),
+            Self::Tcp(socket, tls) => match tls.get() {
+                None => socket.send(bytes),
+                Some(tls) => tls.send(socket, bytes, &[]),
+            },
             Self::Stream(stream) => stream.send(bytes),
         }
     }
@@ -150,7 +179,10 @@ impl Transport {
     /// When the connection has failed.
     pub fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(socket) => socket.send_both(first, second),
+            Self::Tcp(socket, tls) => match tls.get() {
+                None => socket.send_both(first, second),
+                Some(tls) => tls.send(socket, first, second),
+            },
             Self::Stream(stream) => match stream.send(first)? {
                 sent if sent < first.len() => Ok(sent),
                 sent => Ok(sent + stream.send(second)?),
@@ -175,15 +207,25 @@ impl Transport {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         match self {
-            Self::Tcp(socket) => socket.has_failed(),
+            Self::Tcp(socket, _) => socket.has_failed(),
             Self::Stream(stream) => stream.is_given_up(),
+        }
+    }
+
+    /// Tells a client inside TLS that nothing more will be sent.
+    fn say_goodbye(&self) {
+        if let Self::Tcp(socket, tls) = self
+            && let Some(tls) = tls.get()
+        {
+            tls.finish_sending(socket);
         }
     }
 
     /// Tells the client that nothing more will be sent. A client that is gone already is no error.
     pub fn finish_sending(&self) {
+        self.say_goodbye();
         match self {
-            Self::Tcp(socket) => socket.shutdown_write(),
+            Self::Tcp(socket, _) => socket.shutdown_write(),
             // A message ends with itself.
             Self::Stream(_) => {}
         }
@@ -195,15 +237,16 @@ impl Transport {
     /// When the connection has failed.
     pub fn discard(&self, buffer: &mut [u8]) -> io::Result<Received> {
         match self {
-            Self::Tcp(socket) => socket.receive(buffer),
+            Self::Tcp(socket, _) => socket.receive(buffer),
             Self::Stream(stream) => stream.receive(buffer),
         }
     }
 
     /// Ends the connection between two requests; whoever waits on it wakes up.
     pub fn close_idle(&self) {
+        self.say_goodbye();
         match self {
-            Self::Tcp(socket) => socket.shutdown(),
+            Self::Tcp(socket, _) => socket.shutdown(),
             Self::Stream(stream) => stream.reset(),
         }
     }
@@ -211,7 +254,7 @@ impl Transport {
     /// Cuts the connection off, whatever is under way; whoever waits on it wakes up.
     pub fn cut(&self) {
         match self {
-            Self::Tcp(socket) => socket.shutdown(),
+            Self::Tcp(socket, _) => socket.shutdown(),
             Self::Stream(stream) => stream.reset(),
         }
     }
@@ -219,7 +262,7 @@ impl Transport {
     /// Makes the close that follows a reset, so that the client cannot mistake a truncation for a clean end.
     pub fn reset_on_close(&self) {
         match self {
-            Self::Tcp(socket) => socket.reset_on_close(),
+            Self::Tcp(socket, _) => socket.reset_on_close(),
             Self::Stream(stream) => stream.reset(),
         }
     }

@@ -44,7 +44,7 @@ pub(super) enum By {
 }
 
 /// The facts of a tunnel, gathered on its way.
-struct Story {
+pub(super) struct Story {
     by: By,
     started: Instant,
     server_name: Option<Box<str>>,
@@ -172,9 +172,7 @@ async fn connect(
 ) -> Result<Tunnel, Failure> {
     let mut name = None;
     if let Some(hello) = hello {
-        story.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
-        story.offers_ech = hello.encrypted;
-        context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
+        story.note_hello(context, &hello);
         name = hello.server_name;
     }
     let snapshot = context.snapshot();
@@ -344,7 +342,7 @@ async fn candidates(
     context: &Context,
     snapshot: &Snapshot,
     cluster: &Cluster,
-    source: Source,
+    source: Source<'_>,
     wanted: Wanted<'_>,
 ) -> Result<Candidates, NoCandidate> {
     match decide::original(snapshot, cluster, source)? {
@@ -365,7 +363,7 @@ fn alert(client: &Client, failure: &Failure, story: &Story) -> bool {
 }
 
 impl Story {
-    fn new(by: By) -> Self {
+    pub(super) fn new(by: By) -> Self {
         Self {
             by,
             started: Instant::now(),
@@ -380,6 +378,12 @@ impl Story {
             audited: None,
             transferred: Transferred::default(),
         }
+    }
+
+    pub(super) fn note_hello(&mut self, context: &Context, hello: &ClientHello) {
+        self.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
+        self.offers_ech = hello.encrypted;
+        context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
     }
 
     /// What the end of the relay means; `None`: it has lasted as long as it may. A reset is passed on as one, so that neither peer takes a truncation for an end.
@@ -408,7 +412,7 @@ impl Story {
     }
 
     /// Tells of the session. A client that gets an alert is lingered for, so that it can read it.
-    fn finish<'c>(
+    pub(super) fn finish<'c>(
         &self,
         context: &'c Rc<Context>,
         client: &'c Client,
@@ -421,7 +425,8 @@ impl Story {
         alerted.then(|| Box::pin(client.linger(&context.scratch)))
     }
 
-    fn transport(&mut self, failure: Failure, reason: &str) -> Failure {
+    /// Notes the cause of a failure for %UPSTREAM_TRANSPORT_FAILURE_REASON%.
+    pub(super) fn transport(&mut self, failure: Failure, reason: &str) -> Failure {
         self.transport_failure = Some(reason.into());
         failure
     }
@@ -432,7 +437,7 @@ impl Story {
         noted.then_some("ech_offered")
     }
 
-    fn tell(&self, context: &Rc<Context>, client: &Client, failure: Option<Failure>) {
+    pub(super) fn tell(&self, context: &Rc<Context>, client: &Client, failure: Option<Failure>) {
         // A tunnel that was cut off looks finished: both sides have ended.
         let cut_off = context.drain_expired.get();
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };

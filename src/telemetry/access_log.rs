@@ -24,6 +24,7 @@ pub fn format(record: &Record<'_>, form: AccessLog, out: &mut Vec<u8>) {
 
 /// The HTTP side of a session that has none.
 const NO_HTTP: HttpRecord<'static> = HttpRecord {
+    in_tls: false,
     method: b"",
     path: b"",
     protocol: "",

@@ -60,6 +60,12 @@ pub struct Counters {
     pub handshakes_failed: u64,
     /// Handshakes without any verification.
     pub handshakes_unverified: u64,
+    /// Handshakes with clients whose TLS ends here: done in full, resumed, failed.
+    pub client_handshakes_full: u64,
+    /// See [`Self::client_handshakes_full`].
+    pub client_handshakes_resumed: u64,
+    /// See [`Self::client_handshakes_full`].
+    pub client_handshakes_failed: u64,
     /// Hellos that offered Encrypted ClientHello.
     pub ech_hellos: u64,
     /// Limits of `connectionPool` that were reached, and endpoints that were ejected.
@@ -240,6 +246,9 @@ impl Counters {
         self.handshakes_resumed += other.handshakes_resumed;
         self.handshakes_failed += other.handshakes_failed;
         self.handshakes_unverified += other.handshakes_unverified;
+        self.client_handshakes_full += other.client_handshakes_full;
+        self.client_handshakes_resumed += other.client_handshakes_resumed;
+        self.client_handshakes_failed += other.client_handshakes_failed;
         self.ech_hellos += other.ech_hellos;
         self.access_log_dropped += other.access_log_dropped;
         self.upstream_events.merge(&other.upstream_events);

@@ -76,4 +76,6 @@ pub struct HttpRecord<'a> {
     pub head: Option<(&'a Head, &'a [u8])>,
     /// The fields of the answer that a format asks for.
     pub answer_fields: &'a [(Box<str>, Box<[u8]>)],
+    /// Whether it came within TLS that has ended here.
+    pub in_tls: bool,
 }

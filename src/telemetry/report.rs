@@ -206,6 +206,11 @@ fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
         "TLS handshakes with upstreams that nobody verified (insecureSkipVerify).",
     )
     .sample(&[], total.handshakes_unverified as f64);
+    let help = "TLS handshakes with clients at servers of Gateways.";
+    let mut handshakes = out.metric("portcullis_downstream_tls_handshakes_total", Kind::Counter, help);
+    handshakes.sample(&[("result", "success"), ("resumed", "false")], total.client_handshakes_full as f64);
+    handshakes.sample(&[("result", "success"), ("resumed", "true")], total.client_handshakes_resumed as f64);
+    handshakes.sample(&[("result", "failure"), ("resumed", "false")], total.client_handshakes_failed as f64);
     let mut handshakes =
         out.metric("portcullis_upstream_tls_handshakes_total", Kind::Counter, "TLS handshakes with upstreams.");
     handshakes.sample(&[("result", "success"), ("resumed", "false")], total.handshakes_full as f64);

@@ -3,6 +3,7 @@
 use std::io;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
@@ -91,6 +92,9 @@ pub enum TlsError {
     /// rustls refused a record.
     #[error("TLS_error: {0}")]
     Tls(#[from] rustls::Error),
+    /// It has failed before.
+    #[error("TLS_error: the session has failed")]
+    Failed,
     /// Nothing more can be encrypted under these keys.
     #[error("TLS_error: the keys of the session are used up")]
     Exhausted,
@@ -275,6 +279,12 @@ impl<S: Side> TlsSession<S> {
         self.partial.len()
     }
 
+    /// The peer's certificates, leaf first, if it has shown any.
+    #[must_use]
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.connection.common().peer_certificates()
+    }
+
     /// Moves what is left of the last read to the front of `input`; returns its length. The next read goes behind it.
     pub fn restore(&mut self, input: &mut [u8]) -> usize {
         let length = self.partial.len();
@@ -295,7 +305,16 @@ impl<S: Side> TlsSession<S> {
         loop {
             let (discard, step) = advance(&mut *self.connection, &mut input[from..], outgoing, plain);
             from += discard;
-            match step.inspect_err(|_| self.failed = true)? {
+            let step = match step {
+                Ok(step) => step,
+                Err(error) => {
+                    self.failed = true;
+                    // One step more fetches the alert that is due, as after a handshake (`send_alert`).
+                    let _ = advance(&mut *self.connection, &mut input[from..], outgoing, plain);
+                    return Err(error.into());
+                }
+            };
+            match step {
                 Step::Again | Step::Transmit => {}
                 Step::Ended if ended => break,
                 Step::Ended => ended = true,
@@ -320,6 +339,9 @@ impl<S: Side> TlsSession<S> {
     }
 
     fn seal_record(&mut self, piece: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsError> {
+        if self.failed {
+            return Err(TlsError::Failed);
+        }
         loop {
             let (discard, sealed) = self.try_seal(piece, outgoing);
             self.partial.drain(..discard);

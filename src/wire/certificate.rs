@@ -1,16 +1,126 @@
-//! When a certificate ends: the one fact of X.509 that rustls checks and does not tell (RFC 5280 section 4.1.2.5).
+//! The facts of X.509 that rustls checks and does not tell: when a certificate ends, which names it carries, and its key
+//! (RFC 5280 section 4.1).
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SEQUENCE: u8 = 0x30;
+const BOOLEAN: u8 = 0x01;
+const OCTET_STRING: u8 = 0x04;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 /// `[0] EXPLICIT`, which begins a TBSCertificate of any version but the first.
 const VERSION: u8 = 0xa0;
+/// `[3] EXPLICIT`, which ends it.
+const EXTENSIONS: u8 = 0xa3;
+/// 2.5.29.17.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const MAIL_ADDRESS: u8 = 0x81;
+const DNS_NAME: u8 = 0x82;
+const URI: u8 = 0x86;
+const IP_ADDRESS: u8 = 0x87;
 
 /// `notAfter` of a certificate in DER. `None`: it is none, or ends before 1970.
 #[must_use]
 pub fn not_after(certificate: &[u8]) -> Option<SystemTime> {
+    let validity = behind_validity(certificate)?.0;
+    let (_, _, rest) = element(validity)?;
+    let (tag, text, _) = element(rest)?;
+    time(tag, std::str::from_utf8(text).ok()?)
+}
+
+/// The SubjectPublicKeyInfo of a certificate in DER, header included: what pins are made of (RFC 7469 section 2.4).
+#[must_use]
+pub fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    let info = behind_validity(certificate)?.1;
+    let (tag, _, rest) = element(info)?;
+    (tag == SEQUENCE).then(|| &info[..info.len() - rest.len()])
+}
+
+/// One name that a certificate carries beside its subject (RFC 5280 section 4.2.1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AltName<'a> {
+    /// A DNS name.
+    Dns(&'a [u8]),
+    /// A URI, a SPIFFE identity for instance, or a mail address.
+    Text(&'a [u8]),
+    /// An IP address.
+    Ip(IpAddr),
+}
+
+impl AltName<'_> {
+    /// Whether it is what an operator has written. A wildcard is nothing but itself.
+    #[must_use]
+    pub fn is(&self, written: &str) -> bool {
+        match self {
+            Self::Dns(name) => name.eq_ignore_ascii_case(written.as_bytes()),
+            Self::Text(text) => *text == written.as_bytes(),
+            Self::Ip(address) => written.parse() == Ok(*address),
+        }
+    }
+}
+
+/// The names of a certificate in DER; those of other kinds are left out. `None`: it is none, or says it twice.
+#[must_use]
+pub fn subject_alt_names(certificate: &[u8]) -> Option<Vec<AltName<'_>>> {
+    let info = behind_validity(certificate)?.1;
+    let mut rest = element(info)?.2;
+    let mut found = None;
+    while !rest.is_empty() {
+        let (tag, content, behind) = element(rest)?;
+        rest = behind;
+        if tag != EXTENSIONS {
+            continue; // Unique identifiers of issuer and subject.
+        }
+        let (SEQUENCE, mut extensions, _) = element(content)? else { return None };
+        while !extensions.is_empty() {
+            let (_, extension, behind) = element(extensions)?;
+            extensions = behind;
+            let (_, identifier, value) = element(extension)?;
+            if identifier != SUBJECT_ALT_NAME {
+                continue;
+            }
+            if found.is_some() {
+                return None;
+            }
+            found = Some(alt_names(value)?);
+        }
+    }
+    Some(found.unwrap_or_default())
+}
+
+/// The names in the value of the extension, which a flag may precede.
+fn alt_names(value: &[u8]) -> Option<Vec<AltName<'_>>> {
+    let (mut tag, mut content, rest) = element(value)?;
+    if tag == BOOLEAN {
+        (tag, content, _) = element(rest)?;
+    }
+    let (SEQUENCE, mut rest, _) = element(content)? else { return None };
+    if tag != OCTET_STRING {
+        return None;
+    }
+    let mut names = Vec::new();
+    while !rest.is_empty() {
+        let (tag, content, behind) = element(rest)?;
+        rest = behind;
+        match tag {
+            DNS_NAME => names.push(AltName::Dns(content)),
+            MAIL_ADDRESS | URI => names.push(AltName::Text(content)),
+            IP_ADDRESS => names.extend(address(content).map(AltName::Ip)),
+            _ => {}
+        }
+    }
+    Some(names)
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4().or_else(|_| v6()).ok()
+}
+
+/// The validity of a certificate, and the fields behind its subject, which follows.
+fn behind_validity(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     let (tag, certificate, _) = element(certificate)?;
     let (tbs_tag, mut fields, _) = element(certificate)?;
     if (tag, tbs_tag) != (SEQUENCE, SEQUENCE) {
@@ -23,10 +133,9 @@ pub fn not_after(certificate: &[u8]) -> Option<SystemTime> {
     for _ in 0..3 {
         fields = element(fields)?.2;
     }
-    let (SEQUENCE, validity, _) = element(fields)? else { return None };
-    let (_, _, rest) = element(validity)?;
-    let (tag, text, _) = element(rest)?;
-    time(tag, std::str::from_utf8(text).ok()?)
+    let (SEQUENCE, validity, rest) = element(fields)? else { return None };
+    let (_, _, behind_subject) = element(rest)?;
+    Some((validity, behind_subject))
 }
 
 /// Tag, content and what follows (X.690 section 8.1), of lengths up to 2^32.
@@ -98,5 +207,35 @@ mod tests {
         for length in 0..der.len() {
             assert_eq!(not_after(&der[..length]), None, "the first {length} bytes");
         }
+    }
+
+    #[test]
+    fn names_and_key_are_found_and_no_prefix_of_a_certificate_has_any() {
+        use rcgen::SanType;
+        let mut parameters = rcgen::CertificateParams::new(["a.example".to_owned(), "*.b.example".to_owned()]).unwrap();
+        parameters.subject_alt_names.push(SanType::URI("spiffe://c/ns/d".try_into().unwrap()));
+        parameters.subject_alt_names.push(SanType::IpAddress("192.0.2.1".parse().unwrap()));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let der = parameters.self_signed(&key).unwrap().der().to_vec();
+        let names = subject_alt_names(&der).unwrap();
+        for (written, carried) in [
+            ("A.example", true),
+            ("*.b.example", true),
+            ("x.b.example", false),
+            ("spiffe://c/ns/d", true),
+            ("spiffe://c/ns/D", false),
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("", false),
+        ] {
+            assert_eq!(names.iter().any(|name| name.is(written)), carried, "{written}");
+        }
+        assert_eq!(public_key(&der).unwrap(), rcgen::PublicKeyData::subject_public_key_info(&key));
+        for length in 0..der.len() {
+            assert_eq!(subject_alt_names(&der[..length]), None, "the first {length} bytes");
+            assert_eq!(public_key(&der[..length]), None, "the first {length} bytes");
+        }
+        let bare = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+        assert_eq!(subject_alt_names(bare.der()), Some(Vec::new()));
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Answer {
     pub(super) route: Option<String>,
     pub(super) cluster: Option<String>,
     pub(super) tls: Option<&'static str>,
+    /// `SIMPLE` or `MUTUAL`: the client's own TLS ends at a server of a Gateway.
+    pub(super) client_tls: Option<&'static str>,
     pub(super) sni: Option<String>,
     /// What is spoken to the upstream of a plain request.
     pub(super) upstream_protocol: Option<&'static str>,
@@ -112,6 +114,7 @@ impl fmt::Display for Answer {
             ("reason", Some(self.reason.as_str())),
             ("because", self.hint.as_deref()),
             ("host", host.as_deref()),
+            ("client tls", self.client_tls),
             ("route", self.route.as_deref()),
             ("cluster", self.cluster.as_deref()),
             ("tls", self.tls),

@@ -12,6 +12,8 @@ pub(crate) enum Question {
         host: String,
         /// The service port.
         port: u16,
+        /// The request head within, where the gateway gets to see it.
+        head: Vec<u8>,
     },
     /// A plain HTTP request.
     Http {
@@ -66,7 +68,8 @@ impl Question {
         match scheme.to_ascii_lowercase().as_str() {
             "https" => {
                 let (host, port) = split(authority, 443)?;
-                Ok(Self::Tls { host: host.trim_matches(['[', ']']).to_owned(), port })
+                let head = head(method, target, authority, headers)?;
+                Ok(Self::Tls { host: host.trim_matches(['[', ']']).to_owned(), port, head })
             }
             "http" => {
                 let (host, port) = split(authority, 80)?;
@@ -136,9 +139,17 @@ mod tests {
 
     #[test]
     fn schemes_say_what_the_client_speaks() {
-        assert_eq!(read("https://a.example"), Ok(Question::Tls { host: "a.example".into(), port: 443 }));
-        assert_eq!(read("https://a.example:8443/x"), Ok(Question::Tls { host: "a.example".into(), port: 8443 }));
-        assert_eq!(read("HTTPS://[::1]/"), Ok(Question::Tls { host: "::1".into(), port: 443 }));
+        for (url, name, number) in [
+            ("https://a.example", "a.example", 443),
+            ("https://a.example:8443/x", "a.example", 8443),
+            ("HTTPS://[::1]/", "::1", 443),
+        ] {
+            let asked = read(url);
+            assert!(
+                matches!(&asked, Ok(Question::Tls { host, port, .. }) if host == name && *port == number),
+                "{asked:?}"
+            );
+        }
         assert_eq!(read("tcp://192.0.2.1:5432"), Ok(Question::Captured(([192, 0, 2, 1], 5432).into())));
         assert!(matches!(read("http://a.example:8080/"), Ok(Question::Http { port: 8080, .. })));
     }

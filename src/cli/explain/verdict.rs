@@ -7,10 +7,11 @@ use crate::config::bootstrap::Bootstrap;
 use crate::failure::Failure;
 use crate::route::authorization::{Policy, Session};
 use crate::route::cluster::{Cluster, Destination, HttpVersion, TlsProfile, UpstreamTls, Weighted};
-use crate::route::decide::{self, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
+use crate::route::decide::{self, EndedTls, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::route::http::{CorsVerdict, Forward, Matched};
 use crate::route::table::ObjectRef;
+use crate::route::termination::Termination;
 use crate::session::http::facts::Facts;
 use crate::session::tunnel::BLACK_HOLE_CLUSTER;
 use crate::snapshot::{Outbound, Snapshot};
@@ -40,7 +41,7 @@ impl Explainer<'_> {
     /// Answers a question. `every_port_listens`: as if each service port had a listener.
     pub(super) fn answer(&self, question: &Question, every_port_listens: bool) -> Answer {
         let (host, port) = match question {
-            Question::Tls { host, port } | Question::Http { host, port, .. } => (host, *port),
+            Question::Tls { host, port, .. } | Question::Http { host, port, .. } => (host, *port),
             Question::Captured(address) => return self.captured(*address, every_port_listens),
         };
         let mut answer = Answer { host: Some(host.clone()), port, ..Answer::default() };
@@ -52,18 +53,18 @@ impl Explainer<'_> {
             return answer;
         }
         match question {
-            Question::Tls { host, port } => self.tls(host, *port, answer),
-            Question::Http { port, head, .. } => self.http(head, *port, answer),
+            Question::Tls { host, port, head } => self.tls(host, *port, head, answer),
+            Question::Http { port, head, .. } => self.http(head, self.source(*port), answer),
             Question::Captured(address) => self.captured(*address, every_port_listens),
         }
     }
 
     /// Where a port has listeners for Gateways alone, that is where the question goes.
-    fn source(&self, port: u16) -> Source {
+    fn source(&self, port: u16) -> Source<'_> {
         let mut listeners =
             self.bootstrap.listeners.iter().filter(|listener| listener.service.fixed() == Some(port)).peekable();
         let gateway = listeners.peek().is_some() && listeners.all(|listener| listener.gateway);
-        Source { address: self.source, port, gateway, destination: None }
+        Source { address: self.source, port, gateway, destination: None, tls: None }
     }
 
     /// A captured connection of a client that has said nothing yet.
@@ -76,7 +77,8 @@ impl Explainer<'_> {
             return answer;
         }
         let snapshot = self.snapshot;
-        let source = Source { address: self.source, port, gateway: false, destination: Some(address.ip()) };
+        let destination = Some(address.ip());
+        let source = Source { address: self.source, port, gateway: false, destination, tls: None };
         let found = snapshot.routes.tcp(port, source.destination).map(|found| &found.host.objects[..]);
         self.add_objects(found, |objects| decide::tcp_session(source, None, objects), &mut answer);
         decide::tcp_audits(snapshot, source, None, |policy, rule| answer.add_audit(policy, rule));
@@ -156,16 +158,22 @@ impl Explainer<'_> {
         }
     }
 
-    fn tls(&self, host: &str, port: u16, mut answer: Answer) -> Answer {
+    fn tls(&self, host: &str, port: u16, head: &[u8], mut answer: Answer) -> Answer {
         // Clients put names into the SNI, and no addresses (RFC 6066 section 3).
         if host.parse::<IpAddr>().is_ok() {
-            return self.refuse_tls(&Failure::NoServerName, None, answer);
+            return match decide::termination(self.snapshot, self.source(port), None) {
+                Ok(Some(server)) => self.within(server, None, port, head, answer),
+                Ok(None) | Err(_) => self.refuse_tls(&Failure::NoServerName, None, answer),
+            };
         }
         let name = match HostName::parse(host.as_bytes()) {
             Ok(name) => name,
             Err(error) => return self.refuse_tls(&Failure::HelloMalformed(Reject::Name(error)), None, answer),
         };
         answer.host = Some(name.to_string());
+        if let Ok(Some(server)) = decide::termination(self.snapshot, self.source(port), Some(&name)) {
+            return self.within(server, Some(&name), port, head, answer);
+        }
         answer.sni = Some(name.to_string());
         let objects = self.snapshot.routes.tls_at(self.source(port), &name).map(|host| &host.objects[..]);
         self.add_objects(objects, |objects| decide::tls_session(self.source(port), &name, objects), &mut answer);
@@ -196,6 +204,21 @@ impl Explainer<'_> {
         }
     }
 
+    /// A request within TLS that ends at a server of a Gateway.
+    fn within(
+        &self,
+        server: &Termination,
+        server_name: Option<&HostName>,
+        port: u16,
+        head: &[u8],
+        mut answer: Answer,
+    ) -> Answer {
+        answer.add_objects([&server.gateway]);
+        answer.client_tls = Some(if server.profile.clients.is_some() { "MUTUAL" } else { "SIMPLE" });
+        let tls = Some(EndedTls { server_name });
+        self.http(head, Source { tls, ..self.source(port) }, answer)
+    }
+
     fn refuse_tls(&self, failure: &Failure, name: Option<&HostName>, mut answer: Answer) -> Answer {
         answer.reason = failure.details().into_owned();
         answer.response_flags = Some(failure.flag());
@@ -206,7 +229,7 @@ impl Explainer<'_> {
         answer
     }
 
-    fn http(&self, bytes: &[u8], port: u16, mut answer: Answer) -> Answer {
+    fn http(&self, bytes: &[u8], source: Source<'_>, mut answer: Answer) -> Answer {
         let head = match self.read(bytes) {
             Ok(head) => head,
             Err(error) => return self.refuse_http(&Failure::RequestMalformed(error), None, answer),
@@ -216,20 +239,20 @@ impl Explainer<'_> {
             Ok(facts) => facts,
             Err(failure) => return self.refuse_http(&failure, None, answer),
         };
-        facts.look_up_alias(self.snapshot, self.source(port));
+        facts.arrive(self.snapshot, source);
         let name = facts.host.as_ref();
         answer.host = name.map(ToString::to_string).or(answer.host);
         if let Some(name) = name {
-            let objects = self.snapshot.routes.http_at(self.source(port), name).map(|host| &host.objects[..]);
-            let session = |objects| decide::http_session(self.source(port), Some(name), &facts, objects);
+            let objects = self.snapshot.routes.http_at(source, name).map(|host| &host.objects[..]);
+            let session = |objects| decide::http_session(source, Some(name), &facts, objects);
             self.add_objects(objects, session, &mut answer);
         }
         if let Err(failure) = self.snapshot.settings.fields.judge(&head, bytes) {
             return self.refuse_http(&failure, name, answer);
         }
         let audited = |policy: &Policy, rule| answer.add_audit(policy, rule);
-        decide::http_audits(self.snapshot, self.source(port), name, &facts, audited);
-        let verdict = decide::http(self.snapshot, self.source(port), name, &facts);
+        decide::http_audits(self.snapshot, source, name, &facts, audited);
+        let verdict = decide::http(self.snapshot, source, name, &facts);
         let verdict = verdict.and_then(|verdict| self.enter(verdict, &facts, &mut answer));
         let matched = verdict.as_ref().ok().and_then(|verdict| verdict.matched());
         if let Some(matched) = matched
@@ -252,7 +275,7 @@ impl Explainer<'_> {
             }
             Ok(HttpVerdict::Anywhere) => {
                 answer.route = Some("allow_any".to_owned());
-                let cluster = decide::passthrough_cluster(self.source(port), self.snapshot);
+                let cluster = decide::passthrough_cluster(source, self.snapshot);
                 match name {
                     Some(name) => self.forward(&cluster, name, Some("NONE"), answer),
                     None => self.refuse_http(&Failure::NotListed, None, answer),
@@ -456,6 +479,7 @@ impl Explainer<'_> {
             (Failure::NoServerName, _) => "the client sends no server name (SNI)".to_owned(),
             (Failure::NoRoute, _) => "the host is listed, but no route matches".to_owned(),
             (Failure::FaultAbort(_), _) => "the route's fault aborts every request".to_owned(),
+            (Failure::Misdirected, _) => "the server that the SNI chooses is not that of the Host".to_owned(),
             (Failure::NoCluster, _) => "the route leads to a host, port or subset that does not exist".to_owned(),
             (Failure::AccessDenied(policy), _) if **policy == *"none" => {
                 "AuthorizationPolicies apply, and none of their ALLOW rules matches".to_owned()

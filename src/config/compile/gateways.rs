@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::bootstrap::Bootstrap;
 use crate::config::istio::Object;
 use crate::config::istio::gateway::{Gateway, Server};
 use crate::config::istio::virtual_service::VirtualService;
@@ -136,7 +137,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// The objects behind a host at a Gateway: its ServiceEntries too, so that policies for them hold.
-    fn gateway_objects(&self, host: &Admitted, own: &[&Arc<ObjectRef>]) -> Vec<Arc<ObjectRef>> {
+    pub(super) fn gateway_objects(&self, host: &Admitted, own: &[&Arc<ObjectRef>]) -> Vec<Arc<ObjectRef>> {
         let services = &self.registry.services;
         let declared = match host {
             Admitted::Pattern(pattern) => services.declared(pattern).or_else(|| services.covering(pattern).next()),
@@ -147,9 +148,15 @@ impl<'a> Compiler<'a, '_> {
         objects
     }
 
-    fn gateway_port(&mut self, port: u16) -> &mut GatewayPort {
+    pub(super) fn gateway_port(&mut self, port: u16) -> &mut GatewayPort {
         self.gateway_ports.entry(port).or_insert_with(|| GatewayPort { port, ..GatewayPort::default() })
     }
+}
+
+/// The ports of listeners for Gateways.
+pub(super) fn listeners(bootstrap: &Bootstrap) -> Vec<u16> {
+    let listeners = bootstrap.listeners.iter().filter(|listener| listener.gateway);
+    listeners.filter_map(|listener| listener.service.fixed()).collect()
 }
 
 fn is_redirecting(server: &Server) -> bool {
@@ -173,17 +180,17 @@ fn is_always_redirected(host: &VirtualHost) -> bool {
     host.routes.last().is_some_and(|it| it.matches.is_empty() && matches!(it.action, HttpAction::Redirect(_)))
 }
 
-fn entrance_of<'e>(gateway: &'e Object<Gateway>, port: u16, host: &'e Admitted) -> Entrance<'e> {
+pub(super) fn entrance_of<'e>(gateway: &'e Object<Gateway>, port: u16, host: &'e Admitted) -> Entrance<'e> {
     let pattern = match host {
         Admitted::Any => None,
         Admitted::Pattern(pattern) => Some(pattern),
     };
     let (namespace, name) = gateway.origin.identity();
-    Entrance { pattern, port, place: Place::Gateway(namespace, name) }
+    Entrance { pattern, port, place: Place::Gateway(namespace, name), is_in_tls: false }
 }
 
 /// The hosts of a VirtualService that a server admits.
-fn hosts(gateway: &Object<Gateway>, server: &Server, rules: &Object<VirtualService>) -> Vec<Admitted> {
+pub(super) fn hosts(gateway: &Object<Gateway>, server: &Server, rules: &Object<VirtualService>) -> Vec<Admitted> {
     let (of_gateway, namespace) = (&*gateway.origin.object.namespace, &*rules.origin.object.namespace);
     let mut hosts: Vec<Admitted> = Vec::new();
     for host in rules.spec.hosts.iter().filter_map(|host| Admitted::parse(host)) {
@@ -196,7 +203,7 @@ fn hosts(gateway: &Object<Gateway>, server: &Server, rules: &Object<VirtualServi
     hosts
 }
 
-fn insert(hosts: &mut GatewayHosts, host: &Admitted, index: u32) {
+pub(super) fn insert(hosts: &mut GatewayHosts, host: &Admitted, index: u32) {
     match host {
         Admitted::Any => _ = hosts.any.get_or_insert(index),
         // The first has the host; the others are merged into it.
@@ -204,7 +211,7 @@ fn insert(hosts: &mut GatewayHosts, host: &Admitted, index: u32) {
     }
 }
 
-fn add(objects: &mut Vec<Arc<ObjectRef>>, more: impl IntoIterator<Item = Arc<ObjectRef>>) {
+pub(super) fn add(objects: &mut Vec<Arc<ObjectRef>>, more: impl IntoIterator<Item = Arc<ObjectRef>>) {
     for object in more {
         if !objects.contains(&object) {
             objects.push(object);

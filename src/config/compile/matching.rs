@@ -26,19 +26,20 @@ pub(super) fn text(condition: &StringMatch) -> Option<TextMatch> {
 }
 
 /// Whether a match block can hold on this port at all. What is known now is decided now: the port, the gateway, and the
-/// scheme, which is `http` for every request that arrives in the clear.
+/// scheme, which is `http` for every request that arrives in the clear, and `https` for those within TLS.
 pub(super) fn applies(block: &HttpMatchRequest, entrance: Entrance<'_>, namespace: &str) -> bool {
-    let scheme = block.scheme.as_ref().is_none_or(|scheme| text(scheme).is_some_and(|scheme| is_http(&scheme)));
+    let scheme = block.scheme.as_ref().is_none_or(|scheme| text(scheme).is_some_and(|it| is_scheme(&it, entrance)));
     let is_here = entrance.place.is_within(&block.gateways, namespace);
     is_here && scheme && block.port.is_none_or(|number| number == i64::from(entrance.port))
 }
 
-fn is_http(scheme: &TextMatch) -> bool {
+fn is_scheme(scheme: &TextMatch, entrance: Entrance<'_>) -> bool {
+    let own = if entrance.is_in_tls { "https" } else { "http" };
     match scheme {
         TextMatch::Present => true,
-        TextMatch::Exact(exact) => exact.eq_ignore_ascii_case("http"),
-        TextMatch::Prefix(prefix) => "http".starts_with(&**prefix),
-        TextMatch::Regex(regex) => regex.is_match("http"),
+        TextMatch::Exact(exact) => exact.eq_ignore_ascii_case(own),
+        TextMatch::Prefix(prefix) => own.starts_with(&**prefix),
+        TextMatch::Regex(regex) => regex.is_match(own),
     }
 }
 

@@ -7,6 +7,7 @@ mod gateways;
 mod http;
 mod matching;
 mod tcp;
+mod termination;
 mod tls;
 mod traffic;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use crate::route::host::HostPattern;
 use crate::route::http::RetryPolicy;
 use crate::route::table::{GatewayPort, PortTries, RouteTable, Survivors, Tables, TcpHost, TlsHost, VirtualHost};
+use crate::route::termination::TlsServer;
 use crate::snapshot::Settings;
 
 use super::bootstrap::Bootstrap;
@@ -49,6 +51,8 @@ pub(super) fn compile<'a>(
         default_retry: &mesh.retry,
         ports: BTreeMap::new(),
         gateway_ports: BTreeMap::new(),
+        gateway_listeners: gateways::listeners(bootstrap),
+        tls_servers: Vec::new(),
         virtual_hosts: Vec::new(),
         tls_hosts: Vec::new(),
         tcp_hosts: Vec::new(),
@@ -56,6 +60,7 @@ pub(super) fn compile<'a>(
     compiler.http();
     compiler.tls();
     compiler.gateways();
+    compiler.tls_servers();
     compiler.tcp();
     compiler.aliases();
     let (authorization, judged) = authorization::compile(&objects.authorization_policies);
@@ -67,7 +72,8 @@ pub(super) fn compile<'a>(
         method_policy: judged.methods || http::routes_by_method(objects),
         virtual_hosts: compiler.virtual_hosts,
         tls_hosts: compiler.tls_hosts,
-        survivors: Survivors::of(&clusters),
+        survivors: Survivors::of(&clusters, &compiler.tls_servers),
+        tls_servers: compiler.tls_servers,
         tcp_hosts: compiler.tcp_hosts,
         clusters,
         cluster_rules,
@@ -86,12 +92,14 @@ struct Entrance<'e> {
     port: u16,
     /// Whether they come from clients, or through which Gateway.
     place: Place<'e>,
+    /// Whether they are requests that have come to us within TLS.
+    is_in_tls: bool,
 }
 
 impl<'e> Entrance<'e> {
     /// A listener, to which clients come.
     fn mesh(pattern: &'e HostPattern, port: u16) -> Self {
-        Self { pattern: Some(pattern), port, place: Place::Mesh }
+        Self { pattern: Some(pattern), port, place: Place::Mesh, is_in_tls: false }
     }
 }
 
@@ -104,6 +112,9 @@ struct Compiler<'a, 'g> {
     default_retry: &'a RetryPolicy,
     ports: BTreeMap<u16, PortTries>,
     gateway_ports: BTreeMap<u16, GatewayPort>,
+    /// The ports of listeners for Gateways.
+    gateway_listeners: Vec<u16>,
+    tls_servers: Vec<TlsServer>,
     virtual_hosts: Vec<VirtualHost>,
     tls_hosts: Vec<TlsHost>,
     tcp_hosts: Vec<TcpHost>,

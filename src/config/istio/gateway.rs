@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_yaml::Value;
 
 use super::scalar::{Enumeration, List, enumeration, integer};
 
@@ -82,7 +81,7 @@ pub struct ServerTls {
     pub credential_names: List<String>,
     /// Several certificates.
     #[serde(alias = "tls_certificates")]
-    pub tls_certificates: List<Value>,
+    pub tls_certificates: List<TlsCertificate>,
     /// Names that clients' certificates must carry.
     #[serde(alias = "subject_alt_names")]
     pub subject_alt_names: List<String>,
@@ -101,6 +100,21 @@ pub struct ServerTls {
     /// OpenSSL's names of suites.
     #[serde(alias = "cipher_suites")]
     pub cipher_suites: List<String>,
+}
+
+/// An entry of `tlsCertificates:`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TlsCertificate {
+    /// Our certificate.
+    #[serde(alias = "server_certificate")]
+    pub server_certificate: Option<String>,
+    /// Its key.
+    #[serde(alias = "private_key")]
+    pub private_key: Option<String>,
+    /// Roots that clients' certificates are verified by.
+    #[serde(alias = "ca_certificates")]
+    pub ca_certificates: Option<String>,
 }
 
 /// `tls.mode` of a server.

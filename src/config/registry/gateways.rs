@@ -75,6 +75,14 @@ pub enum Takes {
     Nothing,
 }
 
+impl Takes {
+    /// Whether the TLS of clients ends here who come to a listener. That of the mesh is a hop within this process.
+    #[must_use]
+    pub fn ends_tls_of_clients(self) -> bool {
+        matches!(self, Self::HttpInTls(ServerTlsMode::Simple | ServerTlsMode::Mutual))
+    }
+}
+
 /// The port of a server and what it takes there; `None`: the port is no port.
 #[must_use]
 pub fn entrance(server: &Server) -> Option<(u16, Takes)> {

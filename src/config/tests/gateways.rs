@@ -136,7 +136,7 @@ fn virtual_services_of_a_gateway_are_merged() {
 /// What a host has at the servers for plain HTTP on port 80: the names of its routes.
 fn for_clients(yaml: &str, host: &str) -> Option<Vec<String>> {
     let address = std::net::Ipv4Addr::LOCALHOST.into();
-    let source = decide::Source { address, port: 80, gateway: true, destination: None };
+    let source = decide::Source { address, port: 80, gateway: true, destination: None, tls: None };
     let loaded = load(yaml);
     let host = loaded.routes.http_at(source, &name(host))?;
     Some(host.routes.iter().map(|route| route.name.to_string()).collect())
@@ -290,7 +290,7 @@ fn the_shares_of_both_hops_are_independent_for_http() {
         let snapshot = Snapshot { generation: 1, routes, settings };
         let facts = Facts::new(&head, REQUEST, snapshot.settings.normalization).expect("a path");
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let source = decide::Source { address, port: 80, gateway: false, destination: None };
+        let source = decide::Source { address, port: 80, gateway: false, destination: None, tls: None };
         let host = name("a.com");
         let verdict = decide::http(&snapshot, source, Some(&host), &facts).expect("allowed");
         let chosen = chosen(|ticket| {

@@ -88,7 +88,7 @@ fn assert_outcomes(addresses: &str, host: &str, expected: impl Fn(&str, Call, Ou
         for (port, protocol) in PORTS {
             let elsewhere = IpAddr::from([203, 0, 113, 7]);
             let address = IpAddr::from([10, 0, 0, 1]);
-            let source = Source { address, port, gateway: false, destination: Some(elsewhere) };
+            let source = Source { address, port, gateway: false, destination: Some(elsewhere), tls: None };
             for call in [Call::Http, Call::Tls, Call::Tcp] {
                 let found = outcome(&snapshot, source, call, host);
                 let expected = expected(protocol, call, unlisted);

@@ -164,16 +164,11 @@ fn tls(tls: &ServerTls, field: &str, scope: &mut Scope<'_>) {
         ServerTlsMode::Passthrough | ServerTlsMode::IstioMutual | ServerTlsMode::Simple | ServerTlsMode::Mutual => {}
     }
     if matches!(mode, ServerTlsMode::Simple | ServerTlsMode::Mutual) {
-        let message = "TLS of clients does not end here yet: only routes whose DestinationRule opens TLS to this server \
-                       get there";
-        scope.warning(code::UNSUPPORTED, format!("{field}.mode"), message);
+        certificates(tls, field, scope);
     }
-    let refused = [
-        ("subjectAltNames", !tls.subject_alt_names.is_empty()),
-        ("verifyCertificateSpki", !tls.verify_certificate_spki.is_empty()),
-        ("verifyCertificateHash", !tls.verify_certificate_hash.is_empty()),
-    ];
-    scope.refuse_present(field, refused);
+    if mode != ServerTlsMode::Mutual {
+        clients(tls, field, scope);
+    }
     versions(tls, field, scope);
 }
 
@@ -190,16 +185,75 @@ fn required(tls: &ServerTls, mode: ServerTlsMode, field: &str, scope: &mut Scope
     }
 }
 
+/// Certificates have one source: of two, the operator may have meant either.
+fn certificates(tls: &ServerTls, field: &str, scope: &mut Scope<'_>) {
+    let sources = [
+        ("serverCertificate", filled(&tls.server_certificate) || filled(&tls.private_key)),
+        ("tlsCertificates", !tls.tls_certificates.is_empty()),
+        ("credentialName", filled(&tls.credential_name)),
+        ("credentialNames", !tls.credential_names.is_empty()),
+    ];
+    let mut present = sources.into_iter().filter(|(_, present)| *present).map(|(name, _)| name);
+    if let (Some(first), Some(second)) = (present.next(), present.next()) {
+        scope.error(format!("{field}.{second}"), format!("{second} cannot be set together with {first}"));
+    }
+    for (index, own) in tls.tls_certificates.iter().enumerate() {
+        let field = format!("{field}.tlsCertificates[{index}]");
+        for (name, is_there) in
+            [("serverCertificate", filled(&own.server_certificate)), ("privateKey", filled(&own.private_key))]
+        {
+            if !is_there {
+                scope.error(format!("{field}.{name}"), format!("tlsCertificates requires {name}"));
+            }
+        }
+    }
+    for (index, name) in tls.credential_names.iter().enumerate() {
+        if name.is_empty() {
+            scope.error(format!("{field}.credentialNames[{index}]"), "credentialNames must name credentials");
+        }
+    }
+}
+
+/// What restricts clients by their certificates restricts nobody where they are not asked for one.
+fn clients(tls: &ServerTls, field: &str, scope: &mut Scope<'_>) {
+    let parts = [
+        ("subjectAltNames", !tls.subject_alt_names.is_empty()),
+        ("verifyCertificateSpki", !tls.verify_certificate_spki.is_empty()),
+        ("verifyCertificateHash", !tls.verify_certificate_hash.is_empty()),
+        ("caCrl", filled(&tls.ca_crl)),
+    ];
+    for (part, _) in parts.into_iter().filter(|(_, present)| *present) {
+        let message = format!("{part} is for mode MUTUAL: in any other mode clients show no certificate");
+        scope.error(format!("{field}.{part}"), message);
+    }
+    if tls.mode == Some(ServerTlsMode::Simple) && filled(&tls.ca_certificates) {
+        let message = "caCertificates has no effect in mode SIMPLE: clients show no certificate";
+        scope.warning(code::VERIFICATION, format!("{field}.caCertificates"), message);
+    }
+}
+
 fn versions(tls: &ServerTls, field: &str, scope: &mut Scope<'_>) {
     let (least, most) = (tls.min_protocol_version, tls.max_protocol_version);
     for (name, version) in [("minProtocolVersion", least), ("maxProtocolVersion", most)] {
         if matches!(version, Some(TlsVersion::V1_0 | TlsVersion::V1_1)) {
             let message = "TLS before 1.2 is not spoken here";
-            scope.warning(code::UNSUPPORTED, format!("{field}.{name}"), message);
+            if name == "maxProtocolVersion" {
+                scope.error_with(code::UNSUPPORTED, format!("{field}.{name}"), message);
+            } else {
+                scope.warning(code::UNSUPPORTED, format!("{field}.{name}"), message);
+            }
         }
     }
-    if !tls.cipher_suites.is_empty() {
-        let message = "cipherSuites has no effect: the suites of TLS 1.2 and 1.3 that are offered are all sound";
-        scope.warning(code::UNSUPPORTED, format!("{field}.cipherSuites"), message);
+    if (least, most) == (Some(TlsVersion::V1_3), Some(TlsVersion::V1_2)) {
+        scope.error(format!("{field}.maxProtocolVersion"), "maxProtocolVersion is older than minProtocolVersion");
+    }
+    for (index, suite) in tls.cipher_suites.iter().enumerate() {
+        let field = format!("{field}.cipherSuites[{index}]");
+        if tls.cipher_suites[..index].contains(suite) {
+            scope.warning(code::VERIFICATION, field, format!("ignoring duplicate cipher suite: {suite:?}"));
+        } else if crate::config::mesh::suite(suite).is_none() {
+            let message = format!("cipher suite {suite:?} is not spoken here: leave it out");
+            scope.error_with(code::UNSUPPORTED, field, message);
+        }
     }
 }

@@ -21,16 +21,13 @@ pub struct Redirect {
     pub fields: FieldEdits,
 }
 
-/// The scheme of requests that arrive in the clear.
-const PLAIN: &str = "http";
-
 impl Redirect {
     /// The value of Location. The parts of the request in it have been judged: its authority is one, its path is
     /// normalised, and neither holds a control character.
     #[must_use]
     pub fn location(&self, facts: &(impl RequestFacts + ?Sized)) -> String {
-        let scheme = self.scheme.as_deref().unwrap_or(PLAIN);
-        let authority = self.authority.as_deref().unwrap_or_else(|| self.host(scheme, facts.authority()));
+        let scheme = self.scheme.as_deref().unwrap_or(facts.scheme());
+        let authority = self.authority.as_deref().unwrap_or_else(|| self.host(scheme, facts));
         let path = self.path.as_deref().unwrap_or_else(|| facts.path());
         // The path of `OPTIONS *` is none.
         let path = if path.starts_with('/') { path } else { "/" };
@@ -49,11 +46,12 @@ impl Redirect {
 
     /// The request's authority, without its port where that would be wrong: another is named, or it was the default
     /// of a scheme that changes (Envoy does the same).
-    fn host<'a>(&self, scheme: &str, authority: &'a str) -> &'a str {
+    fn host<'a>(&self, scheme: &str, facts: &'a (impl RequestFacts + ?Sized)) -> &'a str {
+        let authority = facts.authority();
         let Some((host, port)) = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
             return authority;
         };
-        let was_default = scheme != PLAIN && port.parse().ok() == default_port(PLAIN);
+        let was_default = scheme != facts.scheme() && port.parse().ok() == default_port(facts.scheme());
         if self.port.is_some() || was_default { host } else { authority }
     }
 }

@@ -27,6 +27,7 @@ pub(crate) struct Facts<'a> {
     /// The host that was asked for; `None`: an IP address.
     pub(crate) host: Option<HostName>,
     address: Option<IpAddr>,
+    in_tls: bool,
 }
 
 impl<'a> Facts<'a> {
@@ -51,11 +52,12 @@ impl<'a> Facts<'a> {
         };
         let mut authority = SmallVec::from_slice(authority);
         authority.make_ascii_lowercase();
-        Ok(Self { head, bytes, path, authority, host, address })
+        Ok(Self { head, bytes, path, authority, host, address, in_tls: false })
     }
 
-    /// Puts the host in the place of an address that a ServiceEntry gives it (`addresses`).
-    pub(crate) fn look_up_alias(&mut self, snapshot: &Snapshot, source: Source) {
+    /// Notes where the request has come to: a ServiceEntry may have put a host in the place of an address (`addresses`).
+    pub(crate) fn arrive(&mut self, snapshot: &Snapshot, source: Source) {
+        self.in_tls = source.tls.is_some();
         if let Some(address) = self.address.filter(|_| !source.gateway) {
             self.host = snapshot.routes.alias(source.port, address).cloned();
         }
@@ -89,6 +91,10 @@ impl RequestFacts for Facts<'_> {
 
     fn query(&self) -> &str {
         self.head.query.text(self.bytes)
+    }
+
+    fn scheme(&self) -> &str {
+        if self.in_tls { "https" } else { "http" }
     }
 
     fn authority(&self) -> &str {

@@ -108,7 +108,7 @@ pub(super) async fn read(inbound: &mut Inbound, client: &Client, context: &Conte
 
 /// Waits for the first byte of a request, holding no configuration. False: there will be none.
 pub(super) async fn awaken(inbound: &mut Inbound, client: &Client, context: &Context) -> bool {
-    let idle_timeout = context.snapshot().settings.limits.http_idle_timeout;
+    let mut idle_timeout = context.snapshot().settings.limits.http_idle_timeout;
     while inbound.bytes().is_empty() {
         if context.draining.get() {
             return false;
@@ -123,7 +123,9 @@ pub(super) async fn awaken(inbound: &mut Inbound, client: &Client, context: &Con
             return false;
         }
         match receive(inbound, client, context) {
-            Ok(Received::Bytes(_) | Received::Pending) => {}
+            Ok(Received::Bytes(_)) => {}
+            // Pieces of records, and records that say nothing, must not keep a place for ever.
+            Ok(Received::Pending) => idle_timeout /= 2,
             Ok(Received::End) | Err(_) => return false,
         }
     }

@@ -174,6 +174,7 @@ impl Story<'_> {
         let flags = failure.as_ref().map_or("-", Failure::http_flag);
         let flags = if self.delayed { with_delay(flags) } else { Cow::Borrowed(flags) };
         let audited = self.audited.as_deref().map(audit_details);
+        let tls = client.transport.tls();
         let record = Record {
             start: wall_time(self.started),
             duration: self.ended.unwrap_or_else(Instant::now).duration_since(self.started),
@@ -181,6 +182,7 @@ impl Story<'_> {
                 status: self.status,
                 details: details.as_deref().unwrap_or(self.details),
                 upstream_service_time: self.upstream_service_time,
+                in_tls: tls.is_some(),
                 ..http
             }),
             flags: &flags,
@@ -194,7 +196,7 @@ impl Story<'_> {
             upstream_local: self.upstream_local,
             downstream_local: client.local,
             downstream_remote: client.peer,
-            server_name: None,
+            server_name: tls.and_then(|tls| tls.server_name.as_ref()).map(HostName::as_str),
             route: if not_listed { Some("block_all") } else { self.route.as_deref() },
             originated_tls: self.originated_tls,
             audited: self.audited.as_deref(),

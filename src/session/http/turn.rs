@@ -1,6 +1,7 @@
 //! One request: decided, forwarded or answered, and told exactly once.
 
 use std::borrow::Cow;
+use std::io;
 use std::rc::Rc;
 
 use crate::failure::Failure;
@@ -14,6 +15,7 @@ use crate::wire::http1::{
 };
 use crate::wire::http2::{grpc_fields, is_grpc};
 
+use super::super::terminate;
 use super::exchange;
 use super::facts::Facts;
 use super::forward::{self, Plan};
@@ -96,6 +98,14 @@ impl<'a> Turn<'a> {
         after
     }
 
+    /// What a client that has failed means; within TLS the log says why.
+    pub(super) fn lost(&mut self, error: &io::Error) -> Failure {
+        match self.client.transport.tls() {
+            Some(_) => self.story.transport(Failure::DownstreamClosed, &error.to_string()),
+            None => Failure::DownstreamClosed,
+        }
+    }
+
     /// Decides, and lets the request suffer what its route has in store for it first.
     async fn begin(&mut self) -> Result<Next<'a>, Failure> {
         let (next, fault) = self.decide()?;
@@ -109,8 +119,9 @@ impl<'a> Turn<'a> {
     fn decide(&mut self) -> Result<(Next<'a>, Option<&'a Fault>), Failure> {
         let snapshot = self.snapshot;
         let mut facts = Facts::new(&self.head, self.inbound.bytes(), snapshot.settings.normalization)?;
-        facts.look_up_alias(snapshot, self.client.source());
+        facts.arrive(snapshot, self.client.source());
         self.story.host.clone_from(&facts.host);
+        terminate::confirm(self.context, self.client, snapshot)?;
         snapshot.settings.fields.judge(&self.head, self.inbound.bytes())?;
         let host = facts.host.as_ref();
         let source = self.client.source();
@@ -183,7 +194,7 @@ impl<'a> Turn<'a> {
         let is_small = matches!(self.head.body, BodyLength::Fixed(length) if length <= DRAINED_BODY_BYTES_MAX);
         let body_ends = is_whole && (unread.is_done() || (is_small && !self.head.expects_continue));
         // A stream ends with its answer, whatever is left of the request (RFC 9113 section 8.1).
-        let may_keep = !matches!(status, 400 | 408) && self.head.version != Version::Http2;
+        let may_keep = !matches!(status, 400 | 408 | 421) && self.head.version != Version::Http2;
         let keep_alive = self.head.keep_alive && body_ends && may_keep && !self.context.draining.get();
         let to_head = self.head.method.of(self.inbound.bytes()) == b"HEAD";
         let mut answer = Vec::new();

@@ -208,7 +208,7 @@ impl RequestPart {
             Self::Method => Some(http.method),
             Self::Path => Some(http.path),
             Self::Authority => http.authority,
-            Self::Scheme => Some(b"http"),
+            Self::Scheme => Some(if http.in_tls { b"https" } else { b"http" }),
             Self::Field(name) => match (&**name, http.head) {
                 (name, Some((head, bytes))) => head.find(bytes, name),
                 ("x-forwarded-for", None) => http.forwarded_for,

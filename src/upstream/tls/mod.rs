@@ -12,8 +12,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
 
 use crate::net::Socket;
-use crate::route::cluster::{TlsBounds, TlsProfile};
+use crate::route::cluster::TlsProfile;
 use crate::tls::session::{self, Established, HandshakeError, TlsSession};
+use crate::tls::{bounded, versions};
 
 use super::http2::ALPN;
 
@@ -82,12 +83,8 @@ impl TlsConfigs {
 
     fn build(&self, profile: &TlsProfile) -> Result<ClientConfig, rustls::Error> {
         let verifier = verify::verifier(profile, &self.provider)?;
-        let versions: &[_] = match profile.bounds.only_13 {
-            true => &[&rustls::version::TLS13],
-            false => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        };
         let builder = ClientConfig::builder_with_provider(bounded(&self.provider, &profile.bounds))
-            .with_protocol_versions(versions)?
+            .with_protocol_versions(&versions(profile.bounds.only_13, false))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match &profile.identity {
@@ -97,22 +94,4 @@ impl TlsConfigs {
         config.resumption = rustls::client::Resumption::in_memory_sessions(SESSIONS_REMEMBERED);
         Ok(config)
     }
-}
-
-/// The provider without what the operator has ruled out. Cipher suites of TLS 1.3 are not subject to choice, as in Envoy.
-fn bounded(provider: &Arc<CryptoProvider>, bounds: &TlsBounds) -> Arc<CryptoProvider> {
-    if bounds.suites.is_empty() && bounds.groups.is_empty() {
-        return Arc::clone(provider);
-    }
-    let mut provider = CryptoProvider::clone(provider);
-    if !bounds.suites.is_empty() {
-        provider.cipher_suites.retain(|suite| {
-            let is_13 = suite.version() == &rustls::version::TLS13;
-            is_13 || bounds.suites.contains(&u16::from(suite.suite()))
-        });
-    }
-    if !bounds.groups.is_empty() {
-        provider.kx_groups.retain(|group| bounds.groups.contains(&u16::from(group.name())));
-    }
-    Arc::new(provider)
 }

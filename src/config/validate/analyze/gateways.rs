@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use crate::config::bootstrap::Bootstrap;
 use crate::config::finding::{Report, Severity, code};
+use crate::config::istio::gateway::Gateway;
+use crate::config::istio::service_entry::Protocol;
 use crate::config::istio::virtual_service::{HttpRule, RouteDestination, VirtualService};
 use crate::config::istio::{Object, Objects, Scope};
-use crate::config::registry::{Admitted, HostIndex, Place, Registry, Takes, admitted, resolve};
+use crate::config::registry::{Admitted, HostIndex, Place, Registry, Takes, admitted, entrance, resolve};
 use crate::route::host::HostPattern;
 
 /// Gateways that are not there, hosts that they do not admit, and what does not survive the way to them.
@@ -31,13 +33,37 @@ pub(super) fn analyze(objects: &Objects, registry: &Registry<'_>, report: &mut R
 /// Listeners for Gateways of which none has a server on their port.
 pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
     for listener in bootstrap.listeners.iter().filter(|listener| listener.gateway) {
-        let serves = |takes: Takes| matches!(takes, Takes::Http | Takes::Tls);
+        let serves = |takes: Takes| matches!(takes, Takes::Http | Takes::Tls) || takes.ends_tls_of_clients();
         let name = &listener.name;
         let Some(port) = listener.service.fixed() else { continue };
         if !registry.gateways.takes_on(port).any(serves) {
             let message =
                 format!("listener {name}: no Gateway has a server on port {port} for clients; nothing passes there");
             report.file(Severity::Warning, code::UNREACHABLE, String::new(), message);
+        }
+    }
+}
+
+/// Servers for TLS that have a host in common: a client chooses by the name alone, and the first has it.
+pub(super) fn conflicts(objects: &Objects, report: &mut Report) {
+    let mut known: HashMap<(u16, String), &Object<Gateway>> = HashMap::new();
+    for gateway in &objects.gateways {
+        for (number, server) in gateway.spec.servers.iter().enumerate() {
+            let protocol = server.port.as_ref().and_then(|port| Protocol::parse(port.protocol.as_deref()));
+            let (Some((port, _)), Some(Protocol::Tls)) = (entrance(server), protocol) else { continue };
+            for (index, host) in server.hosts.iter().enumerate() {
+                let host = host.rsplit('/').next().unwrap_or_default();
+                let first = *known.entry((port, host.to_ascii_lowercase())).or_insert(gateway);
+                if std::ptr::eq(first, gateway) {
+                    continue; // Within one Gateway the servers may be for several namespaces.
+                }
+                let (namespace, name) = first.origin.identity();
+                let message = format!(
+                    "Conflict with gateways {namespace}/{name} (port {port}, host {host}): clients with TLS get to that one"
+                );
+                let field = format!("spec.servers[{number}].hosts[{index}]");
+                Scope::new(&gateway.origin, report).warning(code::GATEWAY_CONFLICT, field, message);
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ pub fn analyze(
     references::targets(objects, report);
     gateways::analyze(objects, registry, report);
     gateways::listeners(registry, bootstrap, report);
+    gateways::conflicts(objects, report);
     gateways::policies(objects, registry, bootstrap, report);
     routes::hosts(objects, registry, report);
     routes::dead_rules(objects, report);

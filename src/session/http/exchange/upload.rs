@@ -73,7 +73,8 @@ impl Exchange<'_, '_> {
         let count = match self.turn.client.transport.receive(&mut input) {
             Ok(Received::Bytes(count)) => count,
             Ok(Received::Pending) => return Ok(()),
-            Ok(Received::End) | Err(_) => return Err(Failure::DownstreamClosed),
+            Ok(Received::End) => return Err(Failure::DownstreamClosed),
+            Err(error) => return Err(self.turn.lost(&error)),
         };
         let mut plain = scratch.plain.borrow_mut();
         plain.clear();

@@ -1,0 +1,129 @@
+//! A client whose TLS ends here: the handshake, and later whether it would be let in still.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::server::UnbufferedServerConnection;
+use rustls::{CertificateError, Error, OtherError};
+
+use crate::failure::Failure;
+use crate::net::within;
+use crate::route::decide;
+use crate::route::host::HostName;
+use crate::route::termination::Termination;
+use crate::snapshot::{Ech, Snapshot};
+use crate::tls::session::{Established, HandshakeError, handshake};
+use crate::wire::client_hello::ClientHello;
+
+use super::tls::Tls;
+use super::{Client, Context, tunnel};
+
+/// Ends the TLS of a client that began with `bytes`. Returns what it has said inside so far; `None`: it has been refused
+/// and told of.
+pub(super) async fn terminate(
+    context: Rc<Context>,
+    client: Rc<Client>,
+    hello: ClientHello,
+    bytes: Vec<u8>,
+) -> Option<Vec<u8>> {
+    let mut story = tunnel::Story::new(tunnel::By::ServerName);
+    story.note_hello(&context, &hello);
+    if hello.encrypted && context.snapshot().settings.ech == Ech::Deny {
+        if let Some(lingering) = story.finish(&context, &client, Err(Failure::EchDenied)) {
+            lingering.await;
+        }
+        return None;
+    }
+    let failure = match open(&context, &client, hello.server_name, bytes).await {
+        Ok(plain) => return Some(plain),
+        Err((failure, reason)) => story.transport(failure, &reason),
+    };
+    story.tell(&context, &client, Some(failure));
+    // An alert may be on its way, and the client in the middle of a flight.
+    client.linger(&context.scratch).await;
+    None
+}
+
+async fn open(
+    context: &Rc<Context>,
+    client: &Client,
+    name: Option<HostName>,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, (Failure, String)> {
+    let internal = |reason: &str| (Failure::Internal, format!("TLS_error: {reason}"));
+    let snapshot = context.snapshot();
+    let server = snapshot.routes.termination(client.service_port, name.as_ref());
+    let (Some(Termination { profile, .. }), Some(socket)) = (server, client.transport.socket()) else {
+        return Err(internal("no server of this name"));
+    };
+    let own = context.tls_servers.get(profile).map_err(|error| internal(&error.to_string()))?;
+    let connection = UnbufferedServerConnection::new(Arc::clone(&own.config));
+    let connection = Box::new(connection.map_err(|error| internal(&error.to_string()))?);
+    let patience = snapshot.settings.limits.hello_timeout;
+    let outcome = within(patience, handshake(connection, socket, bytes)).await;
+    let mut counters = context.counters.borrow_mut();
+    match outcome {
+        Some(Ok(Established { session, plain, ended })) => {
+            match session.is_resumed() {
+                true => counters.client_handshakes_resumed += 1,
+                false => counters.client_handshakes_full += 1,
+            }
+            if ended {
+                socket.shutdown_read(); // As when it comes later: see `Tls::receive`.
+            }
+            let tls = Tls::new(session, ended, name, Rc::clone(&context.scratch));
+            tls.passed.set(profile.clients.as_ref().map(|check| check.id));
+            client.transport.put_into(tls);
+            Ok(plain)
+        }
+        Some(Err(error)) => {
+            counters.client_handshakes_failed += 1;
+            Err((failure(&error), reason(&error)))
+        }
+        None => {
+            counters.client_handshakes_failed += 1;
+            Err((Failure::ClientHandshakeTimeout, format!("TLS_error: no handshake within {patience:?}")))
+        }
+    }
+}
+
+/// rustls shows what a verifier of our own says as a structure.
+fn reason(error: &HandshakeError) -> String {
+    match error {
+        HandshakeError::Tls(Error::InvalidCertificate(CertificateError::Other(OtherError(own)))) => {
+            format!("TLS_error: {own}")
+        }
+        HandshakeError::Tls(_) | HandshakeError::Io(_) | HandshakeError::Closed | HandshakeError::Oversized => {
+            error.to_string()
+        }
+    }
+}
+
+fn failure(error: &HandshakeError) -> Failure {
+    match error {
+        HandshakeError::Tls(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => {
+            Failure::ClientCertificate
+        }
+        HandshakeError::Tls(_) | HandshakeError::Closed | HandshakeError::Oversized => Failure::ClientHandshake,
+        HandshakeError::Io(_) => Failure::DownstreamClosed,
+    }
+}
+
+/// Whether a client that has been let in would be let in by what is in force now. The answer is remembered: it is asked
+/// before every request, and changes with a reload at most.
+///
+/// # Errors
+/// [`Failure::Misdirected`]: a new connection would say why.
+pub(super) fn confirm(context: &Context, client: &Client, snapshot: &Snapshot) -> Result<(), Failure> {
+    let Some(tls) = client.transport.tls() else { return Ok(()) };
+    let server = decide::termination(snapshot, client.source(), tls.server_name.as_ref()).ok().flatten();
+    let profile = &server.ok_or(Failure::Misdirected)?.profile;
+    let wanted = profile.clients.as_ref().map(|check| check.id);
+    if tls.passed.get() == wanted {
+        return Ok(());
+    }
+    let own = context.tls_servers.get(profile).map_err(|_| Failure::Misdirected)?;
+    tls.with_certificates(|certificates| own.judge(certificates)).map_err(|_| Failure::Misdirected)?;
+    tls.passed.set(wanted);
+    Ok(())
+}
