@@ -78,8 +78,8 @@ pub const AUDITED_BYTES_MAX: usize = 1024;
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Most memory of a session that holds no data: one that waits for a hello, a head, the next request, or the bytes of a
-/// tunnel. Beside it stand the kernel's socket buffers, and of a connection in HTTP/2 those of h2, some 32 KiB. Kept under
-/// load by `tests/hostile/memory.rs`.
+/// tunnel. Beside it stand the kernel's socket buffers, and [`HTTP2_CONNECTION_BYTES_MAX`]. Kept under load by
+/// `tests/hostile/memory.rs`.
 pub const SESSION_IDLE_BYTES_MAX: usize = 16 * 1024;
 
 /// Most memory of a session, whatever its peers send and do not read: what one read brings, once for each direction,
@@ -136,6 +136,10 @@ pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
 /// Longest wait for the TLS handshake with an upstream, after the connection was made.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Most memory of a connection in HTTP/2 beside what its streams hold, each of which may hold [`SESSION_BYTES_MAX`], and what
+/// small frames cost ([`HTTP2_SMALL_DATA_BYTES_MAX`]): h2's buffers and tables. Kept as the former is.
+pub const HTTP2_CONNECTION_BYTES_MAX: usize = 64 * 1024;
+
 /// Streams of a connection in HTTP/2, of a client or to an upstream: as many requests are under way on it as RFC 9113
 /// section 6.5.2 wants allowed at least. An upstream may allow fewer.
 pub const HTTP2_STREAMS_MAX: u32 = 100;
@@ -161,13 +165,14 @@ pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 * 1024;
 pub const HTTP2_SMALL_DATA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Streams that were reset by us and are remembered for a moment, so that what is still on its way to them is no fault.
-pub const HTTP2_RESET_STREAMS_REMEMBERED: usize = 64;
+pub const HTTP2_RESET_STREAMS_REMEMBERED: usize = 1024;
 
 /// Streams that a client may open and reset before anybody has looked at them.
 pub const HTTP2_UNSEEN_RESETS_MAX: usize = 32;
 
-/// Streams that a peer may have reset by its own faults over the life of a connection (CVE-2025-8671, "MadeYouReset").
-pub const HTTP2_FAULTS_MAX: usize = 256;
+/// Streams that a client may have reset by its own faults over the life of a connection (CVE-2025-8671, "MadeYouReset").
+/// Streams beyond [`HTTP2_STREAMS_MAX`] count as well, which a client may open before it knows that number.
+pub const HTTP2_FAULTS_MAX: usize = 1024;
 
 /// Requests that a client may take back before it is looked at whether it takes back most of them (CVE-2023-44487, "Rapid
 /// Reset"): then its connection is closed.

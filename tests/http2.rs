@@ -226,6 +226,52 @@ fn a_connection_of_an_entry_that_is_gone_is_used_no_more() {
     assert_eq!(server.seen().connections, 2);
 }
 
+/// Requests of many clients share a connection: one that does not read must not stop the others.
+#[test]
+fn a_client_that_does_not_read_stops_nobody_on_the_same_upstream_connection() {
+    let (server, gateway) = grpc();
+    let mut slow: Vec<_> = (0..5).map(|_| gateway.client()).collect();
+    for client in &mut slow {
+        client.send(format!("GET /bytes/100000000 HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    }
+    server.wait_for("the slow ones", |seen| seen.requests == 5);
+    for _ in 0..20 {
+        assert_eq!(gateway.client().get(HOST, "/bytes/300000").body.len(), 300_000);
+    }
+    assert_eq!(server.seen().connections, 1);
+    assert!(gateway.memory_kib() < 100_000, "{} KiB", gateway.memory_kib());
+}
+
+#[test]
+fn a_connection_that_has_died_serves_no_further_request() {
+    let server = Server::start();
+    let route = format!("  - timeout: 2s\n    route: [{{destination: {{host: {HOST}}}}}]\n");
+    let yaml =
+        [entry("GRPC", server.port()), "---\n".to_owned(), resources::virtual_service("api", HOST, &route)].concat();
+    let gateway = gateway(yaml);
+    let mut client = gateway.client();
+    assert_eq!(client.get(HOST, "/").status, 200);
+    assert_eq!(client.get(HOST, "/hang").status, 504);
+    // Nothing at all has come for so long that the connection is taken for dead.
+    assert_eq!(client.get(HOST, "/").status, 200);
+    assert_eq!(server.seen().connections, 2);
+}
+
+#[test]
+fn requests_wait_where_a_rule_bounds_connections_and_streams() {
+    let server = Server::start();
+    let pool = "{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s}, http: {maxConcurrentStreams: 2}}}";
+    let gateway = gateway([entry("HTTP2", server.port()), rule(pool)].concat());
+    let mut waiting: Vec<_> = (0..2).map(|_| gateway.client()).collect();
+    for client in &mut waiting {
+        client.send(format!("GET /hang HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    }
+    server.wait_for("two calls", |seen| seen.requests == 2);
+    assert_eq!(gateway.client().get(HOST, "/").status, 503);
+    assert_eq!(gateway.log().wait_for(|line| line.code == 503).flags, "UO");
+    assert_eq!(server.seen().connections, 1);
+}
+
 // --- HTTP/2 from the client ---------------------------------------------------------------------
 
 #[test]
@@ -315,6 +361,48 @@ fn many_requests_share_a_clients_connection() {
         }
     });
     gateway.log().wait_for_count(50);
+}
+
+#[test]
+fn a_stream_whose_upstream_does_not_read_stops_no_other() {
+    let upstream = Upstream::plain(service::http);
+    let server = Server::start();
+    let other = entry("GRPC", server.port()).replace(HOST, "other.example.com").replace("name: api", "name: other");
+    let yaml = [entry("HTTP", upstream.port()), "---\n".to_owned(), other].concat();
+    let gateway = Gateway::builder().host(HOST).host("other.example.com").resources(yaml).start();
+    Client::connect(gateway.http()).run(async |sender| {
+        let mut sender = sender.ready().await.unwrap();
+        let stuck = http::Request::from_parts(request("POST", "other.example.com", "/hang").into_parts().0, ());
+        let (_answer, mut body) = sender.send_request(stuck, false).unwrap();
+        let flood = async { while send(&mut body, vec![0; 16 * 1024].into()).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(1), flood).await.unwrap_err();
+        for _ in 0..5 {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (answer, mut body) = sender.send_request(request("POST", HOST, "/x"), false).unwrap();
+            send(&mut body, vec![b'x'; 200_000].into()).await.unwrap();
+            body.send_data(Bytes::new(), true).unwrap();
+            assert_eq!(read(answer.await.unwrap()).await.unwrap().status, 200);
+        }
+    });
+}
+
+#[test]
+fn h2load_has_all_its_requests_answered() {
+    let (server, gateway) = grpc();
+    let load = Command::new("h2load")
+        .args(["-n", "2000", "-c", "5", "-m", "20", "--connect-to", &gateway.http().to_string()])
+        .arg(format!("http://{HOST}/bytes/5000"))
+        .output();
+    let Ok(output) = load else {
+        eprintln!("NOT TESTED: h2load is not installed");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("2000 succeeded, 0 failed, 0 errored"), "{text}");
+    assert_eq!(server.seen().requests, 2000);
+    gateway.log().wait_for_count(2000);
+    // Not one of them looked given up to the server.
+    assert_eq!((server.seen().connections, server.seen().given_up), (1, 0));
 }
 
 #[test]
@@ -465,6 +553,25 @@ fn refusals_of_grpc_are_told_in_its_words() {
     assert!(answer.header("grpc-message").unwrap().contains("blocked.example"));
     assert!(answer.is_head_only);
     assert_eq!(gateway.log().first().details, "host_not_listed");
+}
+
+#[test]
+fn calls_pass_on_epoll_and_cost_nothing_while_they_are_silent() {
+    let server = Server::start();
+    let gateway =
+        Gateway::builder().host(HOST).setting("ioDriver: epoll\n").resources(entry("GRPC", server.port())).start();
+    let mut client = Client::connect(gateway.http());
+    let answer = client.ask(grpc_request("/echo"), Some((b"hello", HeaderMap::new()))).unwrap();
+    assert_eq!(answer.trailer("grpc-status"), Some("0"));
+    let bytes = 3_000_000;
+    assert_eq!(client.get(HOST, &format!("/bytes/{bytes}")).unwrap().body.len() as u64, bytes);
+    client.run(async |sender| {
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, _stream) = sender.send_request(grpc_request("/hang"), false).unwrap();
+        let before = gateway.processor_ticks();
+        tokio::time::timeout(Duration::from_secs(2), answer).await.unwrap_err();
+        assert!(gateway.processor_ticks() - before < 30, "{} ticks", gateway.processor_ticks() - before);
+    });
 }
 
 /// nginx, with HTTP/2 in TLS.

@@ -116,7 +116,8 @@ pub fn main() -> ExitCode {
 }
 
 fn start_diagnostics(format: LogFormat, level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(level)?;
+    // h2 warns of every peer that misbehaves, as often as it likes to.
+    let filter = tracing_subscriber::EnvFilter::builder().parse(format!("h2=error,{level}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match format {

@@ -22,6 +22,11 @@ pub struct Intake {
     stream: RecvStream,
     /// A DATA frame, as far as it has not been given.
     data: Bytes,
+    /// The last byte of a body of known length, and how much of it is missing. A reader of HTTP/1.1 takes the message for
+    /// ended with it, and would let the stream go, which would look given up to a peer that has yet to say that it has
+    /// ended: so it is kept until then.
+    last: Bytes,
+    missing: Option<u64>,
     state: State,
     trailers: Option<HeaderMap>,
     trailer_bytes_max: usize,
@@ -47,17 +52,22 @@ pub enum Given {
 }
 
 impl Intake {
-    /// A message whose head is written in HTTP/1.1 already.
-    pub fn new(head: Vec<u8>, body: Body, stream: RecvStream, trailer_bytes_max: usize) -> Self {
-        let (head, data) = (head.into(), Bytes::new());
-        Self { head, body, stream, data, state: State::Open, trailers: None, trailer_bytes_max }
+    /// A message whose head is written in HTTP/1.1 already, with the length of its body if that is known.
+    pub fn new(
+        head: Vec<u8>,
+        (body, length): (Body, Option<u64>),
+        stream: RecvStream,
+        trailer_bytes_max: usize,
+    ) -> Self {
+        let (data, last, state, trailers) = (Bytes::new(), Bytes::new(), State::Open, None);
+        Self { head: head.into(), body, stream, data, last, missing: length, state, trailers, trailer_bytes_max }
     }
 
     /// Ready once there is something to give: bytes, the end, or a failure.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.head.is_empty() && self.data.is_empty() && matches!(self.state, State::Open) {
+        while self.head().is_empty() && self.data.is_empty() && matches!(self.state, State::Open) {
             match self.stream.poll_data(context) {
-                Poll::Ready(Some(Ok(data))) => self.data = data,
+                Poll::Ready(Some(Ok(data))) => self.take(data),
                 Poll::Ready(Some(Err(error))) => self.state = State::Failed(Some(error.into())),
                 Poll::Ready(None) => match self.stream.poll_trailers(context) {
                     Poll::Ready(result) => self.end(result),
@@ -67,6 +77,22 @@ impl Intake {
             }
         }
         Poll::Ready(())
+    }
+
+    /// What may be given of the head: of a message without a body it is the last that is known to come.
+    fn head(&self) -> &[u8] {
+        let is_kept = self.missing == Some(0) && !matches!(self.state, State::Ending | State::Ended);
+        if is_kept && self.last.is_empty() && self.data.is_empty() { &[] } else { &self.head }
+    }
+
+    fn take(&mut self, mut data: Bytes) {
+        if let Some(missing) = &mut self.missing {
+            *missing = missing.saturating_sub(data.len() as u64);
+            if *missing == 0 && !data.is_empty() && !self.stream.is_end_stream() {
+                self.last = data.split_off(data.len() - 1);
+            }
+        }
+        self.data = data;
     }
 
     fn end(&mut self, trailers: Result<Option<HeaderMap>, h2::Error>) {
@@ -81,6 +107,9 @@ impl Intake {
             },
             Err(error) => State::Failed(Some(error.into())),
         };
+        if let State::Ending = self.state {
+            self.data = std::mem::take(&mut self.last);
+        }
     }
 
     /// Writes what there is to the beginning of `buffer`, without waiting. Whoever has no use for more leaves it to the
@@ -93,7 +122,7 @@ impl Intake {
         // Whoever waits afterwards is entered again by that wait.
         while self.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             let room = &mut buffer[given..];
-            let count = match (self.head.len(), self.data.len()) {
+            let count = match (self.head().len(), self.data.len()) {
                 (1.., _) => take(&mut self.head, room),
                 (0, 1..) => self.give_data(room),
                 (0, 0) => self.give_end(room)?,

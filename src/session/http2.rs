@@ -24,7 +24,7 @@ use crate::limits::{
 };
 use crate::net::{CatchPanic, Received, Timer, Watch, within};
 use crate::wire::http1::HeadError;
-use crate::wire::http2::{Body, Frames, PREFACE, takes_trailers};
+use crate::wire::http2::{Body, Frames, PREFACE, content_length, takes_trailers};
 
 use super::stream::ClientStream;
 use super::{Client, Context, http, tunnel};
@@ -245,7 +245,8 @@ async fn serve_stream(
     let body =
         if ends || parts.headers.contains_key(::http::header::CONTENT_LENGTH) { Body::Plain } else { Body::Chunked };
     let trailer_bytes_max = context.snapshot().settings.limits.trailer_bytes;
-    let intake = Intake::new(Vec::new(), body, stream, trailer_bytes_max);
+    let length = content_length(&parts.headers);
+    let intake = Intake::new(Vec::new(), (body, length), stream, trailer_bytes_max);
     let to_head = parts.method == ::http::Method::HEAD;
     let stream = ClientStream::new(intake, answer, to_head, takes_trailers(&parts.headers), meter);
     let client = connection.with_stream(stream);

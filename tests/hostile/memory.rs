@@ -5,8 +5,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use portcullis::limits::{SESSION_BYTES_MAX, SESSION_IDLE_BYTES_MAX};
+use portcullis::limits::{
+    HTTP2_CONNECTION_BYTES_MAX, HTTP2_SMALL_DATA_BYTES_MAX, SESSION_BYTES_MAX, SESSION_IDLE_BYTES_MAX,
+};
 
+use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, frame, get};
 use crate::scene::{HOST, Scene};
 use crate::support::client;
 use crate::support::gateway::Gateway;
@@ -86,6 +89,38 @@ fn clients_that_wait_cost_little() {
         let mut socket = sent(gateway.http(), b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
         assert!(socket.read(&mut [0; 1024]).expect("an answer") > 0);
         socket
+    });
+}
+
+/// The opening of a client of HTTP/2 that takes as much as the gateway sends.
+fn opening() -> Vec<u8> {
+    let window = 0x7fff_ffff_u32;
+    let settings = [&4u16.to_be_bytes()[..], &window.to_be_bytes()].concat();
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, 0, &settings),
+        frame(WINDOW_UPDATE, 0, 0, &(window - 65_535).to_be_bytes()),
+    ]
+    .concat()
+}
+
+#[test]
+fn clients_of_http2_cost_no_more_than_their_bounds() {
+    assert_cost(&Scene::http(), "an idle connection in HTTP/2", IDLE, HTTP2_CONNECTION_BYTES_MAX, |gateway| {
+        let mut socket = sent(gateway.http(), &opening());
+        assert!(socket.read(&mut [0; 1024]).expect("settings") > 0);
+        socket
+    });
+    let most = HTTP2_CONNECTION_BYTES_MAX + SESSION_BYTES_MAX;
+    assert_cost(&Scene::http(), "an unread answer in HTTP/2", FULL, most, |gateway| {
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &get(HOST, "/bytes/100000000"));
+        sent(gateway.http(), &[opening(), head].concat())
+    });
+    let most = most + HTTP2_SMALL_DATA_BYTES_MAX;
+    assert_cost(&Scene::http(), "small pieces of a body", FULL, most, |gateway| {
+        let head = frame(HEADERS, END_HEADERS, 1, &get(HOST, "/silent"));
+        // Fewer than the connection would be closed for.
+        sent(gateway.http(), &[opening(), head, frame(DATA, 0, 1, b"x").repeat(10_000)].concat())
     });
 }
 

@@ -11,8 +11,8 @@ use h2::client::{Builder, SendRequest};
 
 use crate::http2::{Meter, Patience, Wire};
 use crate::limits::{
-    HTTP2_FAULTS_MAX, HTTP2_FRAME_BYTES_MAX, HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_SEND_BUFFER_BYTES,
-    HTTP2_SMALL_DATA_BYTES_MAX, HTTP2_STREAMS_MAX, HTTP2_UPSTREAM_WINDOW_BYTES, Limits, POOL_IDLE_TIMEOUT,
+    HTTP2_FRAME_BYTES_MAX, HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_DATA_BYTES_MAX,
+    HTTP2_STREAMS_MAX, HTTP2_UPSTREAM_WINDOW_BYTES, Limits, POOL_IDLE_TIMEOUT,
 };
 use crate::net::{CatchPanic, Scratch, Socket, coarse_now};
 use crate::upstream::account::{Account, Lease};
@@ -163,7 +163,8 @@ fn builder(limits: &Limits) -> Builder {
         .initial_max_send_streams(HTTP2_STREAMS_MAX as usize)
         .max_concurrent_reset_streams(HTTP2_RESET_STREAMS_REMEMBERED)
         .reset_stream_duration(Duration::from_secs(1))
-        .max_local_error_reset_streams(Some(HTTP2_FAULTS_MAX))
+        // Among them are frames that come late to streams which nobody remembers, and a connection may live for weeks.
+        .max_local_error_reset_streams(None)
         .data_frame_budget(HTTP2_SMALL_DATA_BYTES_MAX);
     builder
 }

@@ -72,7 +72,7 @@ impl Links {
         let before = entry.links.len();
         entry.links.retain(|link| !link.is_over());
         self.count.set(self.count.get() - (before - entry.links.len()));
-        // The fullest first: the others become idle, and end.
+        // The oldest first: those made for a rush become idle, and end.
         entry.links.iter().find_map(Stream::open)
     }
 

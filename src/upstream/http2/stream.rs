@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use h2::client::ResponseFuture;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use crate::http2::{Given, Intake, Outlet, StreamError};
 use crate::limits::HTTP2_SESSION_READ_BYTES;
 use crate::net::{Received, Socket, coarse_now};
 use crate::upstream::account::Account;
-use crate::wire::http2::{read_request, write_response};
+use crate::wire::http2::{content_length, read_request, write_response};
 
 use super::Link;
 
@@ -223,12 +223,20 @@ impl Inner {
         let mut head = Vec::new();
         match write_response(&parts, stream.is_end_stream(), self.to_head, &mut head) {
             Ok(body) => {
-                let intake = Intake::new(head, body, stream, link.trailer_bytes_max);
+                let intake = Intake::new(head, (body, length(&parts, self.to_head)), stream, link.trailer_bytes_max);
                 Answer::Begun(Box::new(intake))
             }
             Err(error) => Answer::Failed(Some(StreamError::Untranslatable(error))),
         }
     }
+}
+
+/// How long the body of a response is, if its head says so.
+fn length(parts: &http::response::Parts, to_head: bool) -> Option<u64> {
+    if to_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Some(0);
+    }
+    content_length(&parts.headers)
 }
 
 impl Drop for Stream {
