@@ -58,8 +58,11 @@ pub fn response_head(bytes: &[u8]) {
     }
 }
 
-/// A certificate: what follows it changes nothing about its end, and a part of it has the same end or none.
+/// A certificate: what follows it changes nothing about its end, and a part of it has the same end or none. Its names and
+/// its key are parts of it.
 pub fn certificate(bytes: &[u8]) {
+    certificate::public_key(bytes).inspect(|key| assert!(bytes.windows(key.len()).any(|part| part == *key)));
+    certificate::subject_alt_names(bytes).inspect(|names| assert!(names.len() <= bytes.len()));
     let Some(end) = certificate::not_after(bytes) else { return };
     assert_eq!(certificate::not_after(&[bytes, b"0"].concat()), Some(end));
     for cut in cuts(bytes.len()) {

@@ -1,6 +1,8 @@
 //! Servers of Gateways that clients with TLS of their own choose by its server name, and what is found behind those at
 //! which it ends.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::finding::code;
@@ -8,11 +10,11 @@ use crate::config::istio::gateway::{Gateway, Server};
 use crate::config::istio::service_entry::Protocol;
 use crate::config::istio::{Object, Scope};
 use crate::config::registry::{Admitted, Takes, entrance};
-use crate::route::table::GatewayHosts;
+use crate::route::table::{GatewayHosts, VirtualHost};
 use crate::route::termination::{ServerProfile, Termination, TlsServer};
 
-use super::gateways::{entrance_of, hosts, insert};
-use super::*;
+use super::gateways::{add, entrance_of, hosts, insert};
+use super::{Clusters, Compiler, Entrance};
 
 impl<'a> Compiler<'a, '_> {
     /// Every server that takes TLS. Of two for one name the first has it: that of the oldest Gateway.
@@ -61,11 +63,11 @@ impl<'a> Compiler<'a, '_> {
         for rules in self.registry.gateways.bound(gateway).iter().filter(|rules| !rules.spec.http.is_empty()) {
             for host in hosts(gateway, server, rules) {
                 let mut objects = self.gateway_objects(&host, &[&gateway.origin.object, &rules.origin.object]);
-                gateways::add(&mut objects, rules.spec.delegates.iter().map(Arc::clone));
+                add(&mut objects, rules.spec.delegates.iter().map(Arc::clone));
                 let routes = self.routes(rules, Entrance { is_in_tls: true, ..entrance_of(gateway, port, &host) });
                 match known.get(&host.to_string()) {
                     Some(index) => {
-                        gateways::add(&mut self.virtual_hosts[*index].objects, objects);
+                        add(&mut self.virtual_hosts[*index].objects, objects);
                         self.virtual_hosts[*index].routes.extend(routes);
                     }
                     None => {

@@ -1,14 +1,20 @@
 //! What a server at which TLS ends shows and asks for: from the settings of a Gateway to a [`ServerProfile`].
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::identity::{CheckKey, ServerKey};
+use crate::config::identity::{CheckKey, Generation, ServerKey};
+use crate::config::istio::Origin;
 use crate::config::istio::gateway::{ServerTls, ServerTlsMode, TlsVersion};
 use crate::config::istio::secret::decode_base64;
 use crate::config::mesh::suite;
+use crate::route::cluster::TlsBounds;
 use crate::route::termination::{ClientCheck, ServerProfile, TicketSecret};
 
-use super::*;
+use super::{
+    Content, Credentials, Reason, Source, Sources, filled, first_end, is_credential_name, parse_crls, parse_identity,
+    parse_roots,
+};
 
 /// What is wrong with a server's TLS, and in which of its fields.
 #[derive(Debug)]
@@ -59,7 +65,7 @@ impl<'a> Credentials<'a> {
         let bounds = self.server_bounds(tls)?;
         let only_12 = tls.max_protocol_version == Some(TlsVersion::V1_2);
         if bounds.only_13 && only_12 {
-            let reason = "leaves no version between it and the oldest";
+            let reason = "TLS 1.2 is too old for minProtocolVersion, or for meshConfig.tlsDefaults";
             return Err(fault("maxProtocolVersion")(reason.into()));
         }
         let numbers = identities.iter().map(|(chain, key, ..)| (chain.number, key.number)).collect();
@@ -164,7 +170,7 @@ impl<'a> Credentials<'a> {
             sources.crls.extend(found.crl.map(named));
         }
         if sources.identities.is_empty() {
-            return Err(fault("serverCertificate")("requires a server certificate and a private key".into()));
+            return Err(fault("serverCertificate")("a server needs a certificate and its private key".into()));
         }
         Ok(sources)
     }
