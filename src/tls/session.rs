@@ -300,6 +300,9 @@ impl<S: Side> TlsSession<S> {
     /// # Errors
     /// [`TlsError::Tls`]; plain text that was opened before the fault is in `plain`.
     pub fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<bool, TlsError> {
+        if self.failed {
+            return Err(TlsError::Failed);
+        }
         let mut from = 0;
         let mut ended = false;
         loop {

@@ -97,6 +97,13 @@ fn a_key_of_another_certificate_is_an_error_that_names_both_files() {
 }
 
 #[test]
+fn a_server_of_tcp_within_tls_is_said_to_be_out_of_reach() {
+    let found = findings(&gateway("egress", &server("tls", "TLS", API, SIMPLE)), &[], true);
+    let said = found.iter().find(|(_, field, _)| field == "spec.servers[0].port.protocol");
+    assert!(said.is_some_and(|(severity, _, message)| severity == "warning" && message.contains("nobody can reach")));
+}
+
+#[test]
 fn two_gateways_that_want_the_same_clients_are_named() {
     let yaml = gateway("first", &server("https", "HTTPS", API, "mode: PASSTHROUGH"))
         + &gateway("second", &server("https", "HTTPS", API, "mode: PASSTHROUGH"));
