@@ -22,7 +22,8 @@
 //! 2. `session::peek` reads until it is clear whether the client speaks TLS or HTTP ([`wire::client_hello`]).
 //! 3. TLS goes to `session::tunnel`: the server name is looked up in the worker's own [`route::trie`], policies are
 //!    asked, a cluster is chosen, its name resolved, its address judged and dialled ([`upstream`]); the hello is sent on
-//!    and [`relay`] moves bytes until both sides have finished.
+//!    and [`relay`] moves bytes until both sides have finished. At a server of a Gateway at which TLS ends,
+//!    `session::terminate` does the handshake ([`tls`]) and HTTP follows inside it.
 //! 4. HTTP goes to `session::http`, a loop with one turn per request: read a head ([`wire::http1`]), decide, take an
 //!    upstream connection from the pool or open one ([`upstream::tls`]), stream both bodies, and keep what can be kept.
 //!    A client that opens with the preface of HTTP/2 gets a task per request ([`http2`], `session::http2`); each is served by
@@ -36,7 +37,7 @@
 //! # Who may use whom
 //!
 //! `session` uses `route`, `wire`, `upstream`, `relay`, `http2`, `net` and `telemetry`; these do not know it, nor `worker`,
-//! `control` or `config`. `upstream` uses `http2`, too. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
+//! `control` or `config`. `upstream` uses `http2`, too, and both sides use `tls`. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
 //! crosses from the control thread to the workers, and workers share nothing that is ever written.
 //!
 //! # Words
@@ -44,7 +45,7 @@
 //! *Downstream* is the client's side, *upstream* the service's. A *listener* accepts; a *route* says which *cluster* a
 //! session goes to; a cluster is a set of *endpoints* with one policy. A *tunnel* is a TLS session relayed untouched; a
 //! *turn* is one request of an HTTP connection, or of a *stream* of HTTP/2; a *link* is an upstream connection that many
-//! streams share; to *originate* is to open TLS for a client that spoke none. A
+//! streams share; to *originate* is to open TLS for a client that spoke none, to *terminate* to end a client's own. A
 //! *generation* is one configuration that took force.
 
 pub mod cli;
