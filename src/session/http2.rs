@@ -18,11 +18,11 @@ use h2::{Reason, RecvStream};
 use crate::failure::Failure;
 use crate::http2::{Intake, Line, Meter, Patience, Wire, header_list_bytes};
 use crate::limits::{
-    HTTP2_CLIENT_WINDOW_BYTES, HTTP2_FAULTS_MAX, HTTP2_FRAME_BYTES_MAX, HTTP2_RESET_STREAMS_REMEMBERED,
-    HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_DATA_BYTES_MAX, HTTP2_STREAMS_MAX, HTTP2_UNSEEN_RESETS_MAX,
-    Limits,
+    HTTP2_CLIENT_WINDOW_BYTES, HTTP2_FAULTS_MAX, HTTP2_FRAME_BYTES_MAX, HTTP2_LINE_BYTES,
+    HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_DATA_BYTES_MAX,
+    HTTP2_STREAMS_MAX, HTTP2_UNSEEN_RESETS_MAX, Limits,
 };
-use crate::net::{CatchPanic, Received, Timer, Watch, within};
+use crate::net::{CatchPanic, Received, Scratch, Timer, Watch, within};
 use crate::wire::http1::HeadError;
 use crate::wire::http2::{Body, Frames, PREFACE, content_length, takes_trailers};
 
@@ -40,7 +40,7 @@ pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) ->
         let meter = Rc::new(Meter::new(true));
         let patience = Patience { head: limits.request_head_timeout, send: limits.body_idle_timeout };
         let frames = Frames::after(PREFACE.len());
-        let wire = Wire::new(ClientLine::new(&client), bytes, frames, Rc::clone(&meter), patience);
+        let wire = Wire::new(ClientLine::new(&client, &context.scratch), bytes, frames, Rc::clone(&meter), patience);
         let handshake = builder(&limits).handshake(wire);
         let refusal = match within(limits.request_head_timeout, handshake).await {
             Some(Ok(connection)) => {
@@ -248,7 +248,8 @@ async fn serve_stream(
     let length = content_length(&parts.headers);
     let intake = Intake::new(Vec::new(), (body, length), stream, trailer_bytes_max);
     let to_head = parts.method == ::http::Method::HEAD;
-    let stream = ClientStream::new(intake, answer, to_head, takes_trailers(&parts.headers), meter);
+    let stream =
+        ClientStream::new(Rc::clone(&connection), intake, answer, to_head, takes_trailers(&parts.headers), meter);
     let client = connection.with_stream(stream);
     http::serve_stream(&context, &client, &parts, ends).await;
     if client.transport.stream().is_some_and(ClientStream::is_given_up) {
@@ -276,13 +277,16 @@ impl Drop for Place {
 /// A client's connection as the carrier of frames.
 struct ClientLine {
     client: Rc<Client>,
+    scratch: Rc<Scratch>,
+    /// Plain text that has not been asked for yet, where the client's TLS ends here.
+    plain: Vec<u8>,
     readable: Watch,
     writable: Watch,
     others: Watch,
 }
 
 impl ClientLine {
-    fn new(client: &Rc<Client>) -> Self {
+    fn new(client: &Rc<Client>, scratch: &Rc<Scratch>) -> Self {
         // Errors of the polls show at the calls that follow.
         let polled = Rc::clone(client);
         let readable = Watch::new(async move || drop(polled.transport.readable().await));
@@ -290,13 +294,32 @@ impl ClientLine {
         let writable = Watch::new(async move || drop(polled.transport.writable().await));
         let polled = Rc::clone(client);
         let others = Watch::new(async move || drop(polled.transport.give_way().await));
-        Self { client: Rc::clone(client), readable, writable, others }
+        let (client, scratch) = (Rc::clone(client), Rc::clone(scratch));
+        Self { client, scratch, plain: Vec::new(), readable, writable, others }
     }
 }
 
 impl Line for ClientLine {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        self.client.transport.receive(buffer)
+        if self.plain.is_empty() {
+            if self.client.transport.tls().is_none() {
+                return self.client.transport.receive(buffer);
+            }
+            // Records are opened whole, and h2 asks for less.
+            let mut input = self.scratch.input.borrow_mut();
+            match self.client.transport.receive(&mut input[..HTTP2_LINE_BYTES])? {
+                Received::Bytes(count) => self.plain.extend_from_slice(&input[..count]),
+                received @ (Received::Pending | Received::End) => return Ok(received),
+            }
+        }
+        let count = self.plain.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.plain[..count]);
+        if count == self.plain.len() {
+            self.plain = Vec::new();
+        } else {
+            self.plain.drain(..count);
+        }
+        Ok(Received::Bytes(count))
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {

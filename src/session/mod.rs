@@ -33,6 +33,7 @@ use crate::route::decide::{self, Detection, Source};
 use crate::wire::client_hello::ClientHello;
 
 use peek::Opening;
+use tls::Tls;
 use tunnel::By;
 
 /// Serves one client connection from accept to the last log line.
@@ -89,7 +90,12 @@ fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, clie
             Some(stage(async move {
                 let Some(bytes) = opening.await else { return };
                 // Boxed anew: that is what lives on.
-                stage(http::serve(context, client, bytes)).await;
+                let speaks_http2 = client.transport.tls().is_some_and(Tls::speaks_http2);
+                match speaks_http2 {
+                    true => stage(http2::serve(context, client, bytes)),
+                    false => stage(http::serve(context, client, bytes)),
+                }
+                .await;
             }))
         }
         Opening::Tls(hello, bytes) => {

@@ -14,9 +14,14 @@ use crate::limits::HTTP2_SESSION_READ_BYTES;
 use crate::net::Received;
 use crate::wire::http2::read_response;
 
+use super::Client;
+use super::tls::Tls;
+
 /// The client's side of a session that is a stream.
 #[derive(Debug)]
 pub struct ClientStream {
+    /// Whose stream it is.
+    connection: Rc<Client>,
     intake: RefCell<Intake>,
     answer: RefCell<Answer>,
     to_head: bool,
@@ -39,6 +44,7 @@ impl ClientStream {
     /// the answer.
     #[must_use]
     pub fn new(
+        connection: Rc<Client>,
         intake: Intake,
         answer: SendResponse<Bytes>,
         to_head: bool,
@@ -46,6 +52,7 @@ impl ClientStream {
         meter: Rc<Meter>,
     ) -> Self {
         Self {
+            connection,
             intake: RefCell::new(intake),
             answer: RefCell::new(Answer::Awaited(answer)),
             to_head,
@@ -55,6 +62,11 @@ impl ClientStream {
             meter,
             given_up: Cell::new(false),
         }
+    }
+
+    /// The TLS of its connection, if that ends here.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.connection.transport.tls()
     }
 
     /// Ready once there is something to receive, or an error to collect.

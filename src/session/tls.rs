@@ -59,6 +59,11 @@ impl Tls {
         Self { state: RefCell::new(state), scratch, server_name, passed: Cell::new(None) }
     }
 
+    /// Whether the client has agreed to speak HTTP/2 inside.
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.state.borrow().session.speaks_http2()
+    }
+
     /// As [`super::Transport::receive`].
     pub(super) fn receive(&self, socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
         let state = &mut *self.state.borrow_mut();

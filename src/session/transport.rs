@@ -66,7 +66,7 @@ impl Transport {
     pub(super) fn tls(&self) -> Option<&Tls> {
         match self {
             Self::Tcp(_, tls) => tls.get().map(|tls| &**tls),
-            Self::Stream(_) => None,
+            Self::Stream(stream) => stream.tls(),
         }
     }
 

@@ -12,13 +12,14 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig, SignatureAlgorithm, SupportedCipherSuite};
 
 use crate::route::termination::ServerProfile;
+use crate::upstream::http2::ALPN;
 
 use super::session::TlsSession;
 use super::tickets::Tickets;
 use super::{bounded, clients, versions};
 
 /// What is spoken inside, the most welcome first (RFC 7301). A client that offers nothing gets HTTP/1.1.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [ALPN, b"http/1.1"];
 
 /// A session with a client.
 pub type ClientSession = TlsSession<UnbufferedServerConnection>;

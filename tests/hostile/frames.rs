@@ -1,5 +1,7 @@
 //! HTTP/2 by hand: frames that no library would send.
 
+#![allow(dead_code, reason = "every test file uses its own part")]
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -55,8 +57,8 @@ pub(crate) fn get(host: &str, path: &str) -> Vec<u8> {
 }
 
 /// A connection.
-pub(crate) struct Raw {
-    socket: TcpStream,
+pub(crate) struct Raw<S = TcpStream> {
+    socket: S,
     received: Vec<u8>,
 }
 
@@ -69,9 +71,16 @@ pub(crate) struct Frame {
 }
 
 impl Raw {
-    /// Opens with the preface and these settings.
+    /// Connects, and opens with the preface and these settings.
     pub(crate) fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut raw = Self { socket: client::connect(address), received: Vec::new() };
+        Self::over(client::connect(address), settings)
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
+    /// Opens with the preface and these settings.
+    pub(crate) fn over(socket: S, settings: &[(u16, u32)]) -> Self {
+        let mut raw = Self { socket, received: Vec::new() };
         let payload: Vec<u8> = settings
             .iter()
             .flat_map(|(name, value)| [name.to_be_bytes().as_slice(), &value.to_be_bytes()].concat())
@@ -131,7 +140,7 @@ impl Raw {
     }
 
     /// The socket.
-    pub(crate) fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &S {
         &self.socket
     }
 }

@@ -4,7 +4,10 @@
 mod support;
 
 mod check;
+#[path = "../hostile/frames.rs"]
+mod frames;
 mod hostile;
+mod http2;
 mod mutual;
 mod reload;
 mod scene;
