@@ -4,7 +4,9 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -111,6 +113,37 @@ fn a_server_may_speak_first_right_behind_its_handshake() {
         socket.read_exact(&mut greeting).expect("the server speaks first");
         exchange(&mut socket, "EHLO");
     }
+}
+
+/// A server may send data as soon as it has sent its Finished (RFC 8446 section 4.4.4): it comes with the handshake.
+#[test]
+fn a_server_may_speak_before_it_has_heard_the_end_of_the_handshake() {
+    let authority = Authority::new();
+    let port = speaks_early(authority.issue(DB).server(), b"220 ready\r\n");
+    let scene = Scene::start(Gateway::builder().trust(&authority).resources(resources(DB, port, "mode: SIMPLE")));
+    let mut socket = scene.connect();
+    let mut greeting = [0; 11];
+    socket.read_exact(&mut greeting).expect("the server speaks first");
+    assert_eq!(&greeting, b"220 ready\r\n");
+    exchange(&mut socket, "EHLO");
+}
+
+/// A server that sends `greeting` with its side of the handshake, and echoes. Returns its port.
+fn speaks_early(mut config: rustls::ServerConfig, greeting: &'static [u8]) -> u16 {
+    config.send_half_rtt_data = true;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let port = listener.local_addr().expect("it is bound").port();
+    thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("the gateway connects");
+        let mut connection = rustls::ServerConnection::new(Arc::new(config)).expect("the configuration is complete");
+        connection.writer().write_all(greeting).expect("it is buffered");
+        let mut stream = rustls::StreamOwned::new(connection, socket);
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..count]).expect("the gateway reads");
+        }
+    });
+    port
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub struct TlsSession<S> {
     connection: Box<S>,
     /// Cipher text that does not make a whole record yet.
     partial: Vec<u8>,
+    /// Plain text that came with the handshake and that nobody has asked for yet.
+    early: Vec<u8>,
     /// Whether rustls has refused something: it must not be asked again, not even for a farewell.
     failed: bool,
 }
@@ -151,7 +153,7 @@ pub async fn handshake<S: Side>(
         }
     }
     // A session may be silent for hours from here on: it keeps no room for a flight.
-    let session = TlsSession { connection, partial: incoming.to_vec(), failed: false };
+    let session = TlsSession { connection, partial: incoming.to_vec(), early: Vec::new(), failed: false };
     Ok(Established { session, plain, ended })
 }
 
@@ -273,6 +275,17 @@ impl<S: Side> TlsSession<S> {
         self.connection.common().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// Lets the next [`Self::open`] begin with `plain`, which came with the handshake.
+    pub fn put_back(&mut self, plain: Vec<u8>) {
+        self.early = plain;
+    }
+
+    /// Whether there is plain text for which no socket will become readable, see [`Self::put_back`].
+    #[must_use]
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Bytes of a record that has arrived in part.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
@@ -303,6 +316,7 @@ impl<S: Side> TlsSession<S> {
         if self.failed {
             return Err(TlsError::Failed);
         }
+        plain.append(&mut std::mem::take(&mut self.early));
         let mut from = 0;
         let mut ended = false;
         loop {

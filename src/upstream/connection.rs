@@ -135,6 +135,7 @@ impl Connection {
     /// Polls for bytes, the end or an error.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
         match &self.carrier {
+            Carrier::Socket(_, Some(tls)) if tls.has_early() => Poll::Ready(()),
             Carrier::Socket(socket, _) => socket.poll_readable(context),
             Carrier::Stream(stream) => stream.poll_readable(context),
         }

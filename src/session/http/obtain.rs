@@ -150,6 +150,10 @@ pub(super) async fn open(
             Err(dialled) => turn.story.transport(dialled.failure, &dialled.reason),
             Ok(socket) => match originate(turn.context, &socket, making.origination, making.http2).await {
                 Err(reason) => turn.story.transport(Failure::HandshakeFailed, &reason),
+                // In HTTP/1 a server has nothing to say before it is asked.
+                Ok(Some(session)) if session.has_early() && !making.http2 => {
+                    turn.story.transport(Failure::HandshakeFailed, "TLS_error: an answer before the request")
+                }
                 Ok(session) => match Connection::new(socket, *address, session) {
                     Ok(mut connection) => {
                         connection.lease = lease.take();

@@ -31,13 +31,14 @@ pub async fn handshake(
     socket: &Socket,
 ) -> Result<UpstreamSession, HandshakeError> {
     let connection = Box::new(UnbufferedClientConnection::new(config, name)?);
-    let Established { session, plain, ended } = session::handshake(connection, socket, Vec::new()).await?;
-    // An upstream has nothing to say before it is asked.
-    match (plain.is_empty(), ended) {
-        (true, false) => Ok(session),
-        (true, true) => Err(HandshakeError::Closed),
-        (false, _) => Err(rustls::Error::General("data before the end of the handshake".to_owned()).into()),
+    let Established { mut session, plain, ended } = session::handshake(connection, socket, Vec::new()).await?;
+    if ended {
+        return Err(HandshakeError::Closed);
     }
+    // A server may speak before it has heard the end of our handshake (RFC 8446 section 4.4.4): a greeting, or its settings
+    // for HTTP/2.
+    session.put_back(plain);
+    Ok(session)
 }
 
 /// TLS sessions that a worker remembers for resumption, per profile.
