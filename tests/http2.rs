@@ -3,11 +3,16 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use rustix::net;
 use rustix::process::Signal;
 
 use support::certificates::Authority;
@@ -257,6 +262,100 @@ fn a_connection_that_has_died_serves_no_further_request() {
     // Nothing at all has come for so long that the connection is taken for dead.
     assert_eq!(client.get(HOST, "/").status, 200);
     assert_eq!(server.seen().connections, 2);
+}
+
+/// What many requests share dies under all of them. Each may be repeated, but not as often as the others are.
+#[test]
+fn a_request_that_kills_its_connection_is_not_repeated_without_end() {
+    let (server, gateway) = grpc();
+    let mut client = Client::connect(gateway.http());
+    client.run(async |sender| {
+        let mut answers = Vec::new();
+        for _ in 0..60 {
+            let mut sender = sender.clone().ready().await.unwrap();
+            answers.push(sender.send_request(request("GET", HOST, "/crash"), true).unwrap().0);
+        }
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().status(), 503);
+        }
+    });
+    let connections = server.seen().connections;
+    assert!(connections < 30, "{connections} connections");
+}
+
+/// A listener whose queue is full: whoever connects waits.
+fn stuck(address: Ipv4Addr) -> (OwnedFd, Vec<TcpStream>, u16) {
+    let listener = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).expect("a descriptor is free");
+    net::bind(&listener, &SocketAddrV4::new(address, 0)).expect("loopback can be bound");
+    net::listen(&listener, 0).expect("it is bound");
+    let bound = SocketAddr::try_from(net::getsockname(&listener).expect("it is bound")).expect("an address of IPv4");
+    let fill = (0..4).filter_map(|_| TcpStream::connect_timeout(&bound, Duration::from_millis(200)).ok());
+    let fill = fill.collect();
+    (listener, fill, bound.port())
+}
+
+/// Requests wait for a connection that one of them makes. It may lead to another address than was tried first, and that is
+/// one of the maker's host alone.
+#[test]
+fn a_connection_to_another_hosts_address_is_not_shared() {
+    let dead = Ipv4Addr::new(127, 44, 9, 1);
+    let (first, second) = (Ipv4Addr::new(127, 44, 9, 2), Ipv4Addr::new(127, 44, 9, 3));
+    let (_listener, _fill, port) = stuck(dead);
+    let (one, two) = (Server::at((first, port).into()), Server::at((second, port).into()));
+    let yaml = [
+        entry("HTTP2", port).replace(HOST, "'*.example.com'").replace("DNS", "DYNAMIC_DNS"),
+        rule("{connectionPool: {tcp: {connectTimeout: 1s}}}").replace(HOST, "'*.example.com'"),
+    ]
+    .concat();
+    let hosts =
+        format!("  hosts:\n    one.example.com: ['{dead}', '{first}']\n    two.example.com: ['{dead}', '{second}']\n");
+    let gateway = Gateway::builder().dns(&hosts).resources(yaml).start();
+    let asked: Vec<_> = (0..8)
+        .map(|index| {
+            let (name, mut client) = (["one", "two"][index % 2], gateway.client());
+            client.send(format!("GET / HTTP/1.1\r\nHost: {name}.example.com\r\n\r\n"));
+            client
+        })
+        .collect();
+    for mut client in asked {
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!((one.seen().requests, two.seen().requests), (4, 4));
+}
+
+/// An upstream may answer before it has the whole request, and close (RFC 9113 section 8.1).
+#[test]
+fn an_early_answer_is_passed_on_though_the_connection_ends_behind_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let port = listener.local_addr().expect("bound").port();
+    let server = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("the gateway connects");
+        let mut preface = [0; 24];
+        socket.read_exact(&mut preface).expect("the preface");
+        // SETTINGS; then, once the request is there, `:status: 413` with `content-length: 5`, and a body that ends.
+        socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).expect("the gateway reads");
+        let mut frames = Vec::new();
+        let mut read = [0; 4096];
+        while !frames.windows(5).any(|bytes| bytes == b"begin") {
+            let count = socket.read(&mut read).expect("a request");
+            assert!(count > 0, "no request");
+            frames.extend_from_slice(&read[..count]);
+        }
+        let mut answer = vec![0, 0, 9, 1, 4, 0, 0, 0, 1, 0x08, 3, b'4', b'1', b'3', 0x0f, 0x0d, 1, b'5'];
+        answer.extend_from_slice(&[0, 0, 5, 0, 1, 0, 0, 0, 1]);
+        answer.extend_from_slice(b"large");
+        socket.write_all(&answer).expect("the gateway reads");
+        socket.shutdown(Shutdown::Write).expect("it is open");
+        // Until the gateway has had enough.
+        while matches!(socket.read(&mut read), Ok(1..)) {}
+    });
+    let gateway = gateway(entry("HTTP2", port));
+    let mut client = gateway.client();
+    client.send(format!("POST /early HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 100000\r\n\r\nbegin"));
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (413, "large"));
+    drop((client, gateway));
+    server.join().expect("the server saw what it expected");
 }
 
 #[test]

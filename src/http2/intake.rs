@@ -68,6 +68,8 @@ impl Intake {
         while self.head().is_empty() && self.data.is_empty() && matches!(self.state, State::Open) {
             match self.stream.poll_data(context) {
                 Poll::Ready(Some(Ok(data))) => self.take(data),
+                // Everything is there, though the peer has closed before anybody looked: h2 forgets then that it had finished.
+                Poll::Ready(Some(Err(_))) if self.missing == Some(0) => self.end(Ok(None)),
                 Poll::Ready(Some(Err(error))) => self.state = State::Failed(Some(error.into())),
                 Poll::Ready(None) => match self.stream.poll_trailers(context) {
                     Poll::Ready(result) => self.end(result),
@@ -125,6 +127,8 @@ impl Intake {
             let count = match (self.head().len(), self.data.len()) {
                 (1.., _) => take(&mut self.head, room),
                 (0, 1..) => self.give_data(room),
+                // The failure is for the next call.
+                (0, 0) if given > 0 && matches!(self.state, State::Failed(_)) => break,
                 (0, 0) => self.give_end(room)?,
             };
             if count == 0 {

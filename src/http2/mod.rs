@@ -53,10 +53,13 @@ impl From<h2::Error> for StreamError {
     fn from(error: h2::Error) -> Self {
         let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
         // Streams that a GOAWAY leaves out are those which the peer will not process (RFC 9113 section 6.8).
+        // We have ended a connection that cost too much, as streams do of which nobody reads the small frames. The others are no
+        // worse for that.
+        let is_ours = error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
         let left_out = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
         match error {
             error if error.is_remote() && (refused || left_out) => Self::Refused(error),
-            error if error.is_library() => Self::Protocol(error),
+            error if error.is_library() && !is_ours => Self::Protocol(error),
             error if error.is_reset() => Self::Reset(error),
             error => Self::Connection(error),
         }

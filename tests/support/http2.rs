@@ -44,8 +44,17 @@ impl Server {
 
     /// A server that lets so many streams be open at once.
     pub(crate) fn allowing(streams: u32) -> Self {
+        Self::listening((Ipv4Addr::LOCALHOST, 0).into(), streams)
+    }
+
+    /// A server at this address.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self::listening(address, 100)
+    }
+
+    fn listening(address: SocketAddr, streams: u32) -> Self {
         let runtime = runtime();
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("loopback has free ports");
+        let listener = runtime.block_on(TcpListener::bind(address)).expect("loopback has free ports");
         let port = listener.local_addr().expect("bound").port();
         let seen = Arc::<Mutex<Seen>>::default();
         let (stop, stopped) = oneshot::channel();
@@ -97,6 +106,9 @@ async fn serve(socket: TcpStream, streams: u32, seen: Arc<Mutex<Seen>>) {
             seen.under_way += 1;
             seen.most_at_once = seen.most_at_once.max(seen.under_way);
         }
+        if request.uri().path() == "/crash" {
+            return;
+        }
         if request.uri().path() == "/goaway" {
             connection.graceful_shutdown();
         }
@@ -117,6 +129,7 @@ async fn serve(socket: TcpStream, streams: u32, seen: Arc<Mutex<Seen>>) {
 /// | `/bytes/N` | N bytes |
 /// | `/refuse` | refused unseen, every other time |
 /// | `/break` | half an answer, then a reset |
+/// | `/crash` | none: the connection ends |
 /// | `/hang` | none, until the other side gives up |
 /// | `/interim` | a 103 first |
 /// | others | what was asked |

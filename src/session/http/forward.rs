@@ -192,10 +192,10 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: &mut Plan<'a>) -> Res
     let mut tries_left = plan.retry.attempts;
     let mut back_off = plan.retry.back_off;
     let mut tried = Tried::new();
-    let mut refused = false;
+    let mut excused = false;
     loop {
         let retry_on = if tries_left > 0 { &*plan.retry.on_status } else { &[] };
-        let error = match attempt(turn, plan, deadline, retry_on, &tried).await {
+        let error = match attempt(turn, plan, deadline, retry_on, (&tried, excused)).await {
             Ok((mut after, failure)) => {
                 if let After::Upgrade(upgraded) = &mut after {
                     upgraded.passage = plan.passage.take();
@@ -208,19 +208,17 @@ pub(super) async fn forward<'a>(turn: &mut Turn<'a>, plan: &mut Plan<'a>) -> Res
             return Err(error.failure);
         }
         match error.cause {
-            // The upstream had closed an idle connection before it saw the request: another one costs no attempt.
-            // This ends, because a fresh connection is never stale.
-            Cause::Stale => continue,
-            // So had one that many requests share, most likely, if it has served any before: once, that is no attempt.
-            Cause::RefusedOnShared if !refused => {
-                refused = true;
+            // The upstream had closed an idle connection before it saw the request, or one that many share: another one
+            // costs no attempt. This ends: a fresh connection is never stale, and a shared one is so once.
+            Cause::Stale => {
+                excused = true;
                 continue;
             }
-            Cause::Refused | Cause::RefusedOnShared if plan.retry.on_refused && tries_left > 0 => tries_left -= 1,
+            Cause::Refused if plan.retry.on_refused && tries_left > 0 => tries_left -= 1,
             Cause::Connect if plan.retry.on_connect_failure && tries_left > 0 => tries_left -= 1,
             Cause::Reset if plan.retry.on_reset && tries_left > 0 => tries_left -= 1,
             Cause::Status => tries_left -= 1,
-            Cause::Connect | Cause::Refused | Cause::RefusedOnShared | Cause::Reset | Cause::Final => {
+            Cause::Connect | Cause::Refused | Cause::Reset | Cause::Final => {
                 return Err(error.failure);
             }
         }
@@ -277,14 +275,12 @@ pub(super) struct AttemptError {
 
 /// What may be done about it.
 pub(super) enum Cause {
-    /// The connection was an idle one that the upstream had closed.
+    /// The connection had served others before, and the upstream has closed it or takes no more requests on it.
     Stale,
     /// No connection was made: not one byte of the request has left.
     Connect,
     /// The upstream has not looked at the request, and says so.
     Refused,
-    /// The same, on a connection that has carried others.
-    RefusedOnShared,
     /// The upstream closed after the request was sent.
     Reset,
     /// The upstream answered with a status that the route retries on.
@@ -304,7 +300,7 @@ async fn attempt(
     plan: &Plan<'_>,
     deadline: Deadline,
     retry_on: &[u16],
-    tried: &[SocketAddr],
+    (tried, excused): (&[SocketAddr], bool),
 ) -> Result<Ending, AttemptError> {
     // Boxed: it is over before the request is sent, and whoever waits for the answer should not carry it.
     let obtained = deadline.limit(Box::pin(obtain(turn, plan, tried))).await;
@@ -312,7 +308,7 @@ async fn attempt(
     turn.story.upstream = Some(connection.address);
     turn.story.upstream_local = Some(connection.local);
     turn.story.originated_tls = connection.is_tls();
-    let address = connection.address;
+    let (address, is_stream) = (connection.address, connection.is_stream());
     let context = Rc::clone(turn.context);
     context.balancer.began(address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
@@ -341,7 +337,7 @@ async fn attempt(
             Ok(ending)
         }
         Err(Broken::Failure(failure)) => {
-            let error = classify(failure, reused, turn);
+            let error = classify(failure, reused && !(is_stream && excused), turn);
             report(plan, address, &error);
             Err(error)
         }
@@ -372,7 +368,7 @@ fn classify(failure: Failure, reused: bool, turn: &Turn<'_>) -> AttemptError {
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
     );
     let cause = match (&failure, reused) {
-        (Failure::UpstreamRefused, true) => Cause::RefusedOnShared,
+        (Failure::UpstreamRefused, true) => Cause::Stale,
         (Failure::UpstreamRefused, false) => Cause::Refused,
         (Failure::UpstreamClosed, true) if idempotent => Cause::Stale,
         (Failure::UpstreamClosed | Failure::UpstreamReset, _) if idempotent => Cause::Reset,

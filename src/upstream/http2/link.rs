@@ -84,6 +84,12 @@ impl Link {
         }))
     }
 
+    /// Whom it leads to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.addresses.0
+    }
+
     /// Who counts it.
     #[must_use]
     pub fn account(&self) -> Option<&Account> {

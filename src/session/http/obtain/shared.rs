@@ -30,6 +30,9 @@ pub(super) async fn obtain(
         let ticket = match context.pool.links.begin(&key) {
             Ok(ticket) => ticket,
             Err(opening) => match opening.outcome().await {
+                // It may lead to another address than was meant, which need not be one of ours: one that could not be reached
+                // may stand in the answers for several names.
+                Outcome::Made(link) if !making.candidates.contains(&link.address()) => continue,
                 Outcome::Made(link) => match Stream::open(&link) {
                     Some(stream) => return Ok(Obtained { connection: Connection::over(stream), key, reused: true }),
                     None => continue,
