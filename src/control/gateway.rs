@@ -296,6 +296,7 @@ impl Gateway {
 
     fn on_loaded(&mut self, ended: Ended) -> Step {
         self.loader = Some(ended.loader);
+        self.retired.load_ended();
         match ended.result {
             Ok(loaded) => self.apply(loaded),
             Err(findings) => self.refuse_reload(findings),

@@ -41,6 +41,7 @@ pub(super) async fn start(config: &Path) -> Result<Gateway, String> {
     let (sources, events, commands) = gateway::sources(lookups, changes);
     let listener = admin::Listener::bind(&running.admin).await?;
     let mut retired = Retired::default();
+    retired.load_ended();
     retired.hand_out(&loaded.routes.tables);
     let workers = workers(&loaded, &events, &log).map_err(|error| format!("cannot start the workers: {error}"))?;
     drop(events); // Only workers hold it, so its end is theirs.
