@@ -13,7 +13,7 @@ use portcullis::route::cluster::{ClusterId, Destination, Weighted};
 use portcullis::route::host::{HostName, HostPattern};
 use portcullis::route::http::{Forward, HttpAction, HttpMatch, HttpRoute, RequestFacts, RetryPolicy, TextMatch};
 use portcullis::route::path::{Normalization, normalize};
-use portcullis::route::table::VirtualHost;
+use portcullis::route::table::{ObjectRefs, VirtualHost};
 use portcullis::route::trie::HostTrie;
 
 /// Names looked up in one round.
@@ -164,7 +164,7 @@ fn virtual_host(index: u32) -> VirtualHost {
         route("exact", vec![path(TextMatch::Exact("/v1/projects".into()))]),
         route("read", vec![path(TextMatch::Prefix("/v1/".into()))]),
     ];
-    VirtualHost { host: pattern(index).into(), objects: Vec::new(), routes }
+    VirtualHost { host: pattern(index).into(), objects: ObjectRefs::new(), routes }
 }
 
 fn routes(criterion: &mut Criterion) {

@@ -34,13 +34,13 @@ const READ_ATTEMPTS_MAX: usize = 16;
 pub struct SourceFile {
     path: PathBuf,
     /// Its path, as findings show it.
-    name: Arc<str>,
+    name: Arc<String>,
     text: String,
 }
 
 impl SourceFile {
     fn new(path: PathBuf, text: String) -> Self {
-        Self { name: path.display().to_string().into(), path, text }
+        Self { name: Arc::new(path.display().to_string()), path, text }
     }
 }
 
@@ -88,7 +88,9 @@ impl Excerpt {
         &self.file.path
     }
 
-    fn text(&self) -> &str {
+    /// What was read.
+    #[must_use]
+    pub fn text(&self) -> &str {
         &self.file.text[self.range.start as usize..self.range.end as usize]
     }
 

@@ -167,7 +167,7 @@ impl Loader {
 fn certificates(routes: &RouteTable) -> Vec<CertificateEnd> {
     let profiles = routes.tables.clusters.iter().filter_map(|cluster| {
         let profile = cluster.tls.as_ref()?.profile.as_ref().ok()?;
-        Some((cluster.service.clone(), [("ca", profile.roots_end), ("client", profile.identity_end)]))
+        Some((Box::<str>::from(cluster.name.service()), [("ca", profile.roots_end), ("client", profile.identity_end)]))
     });
     let terminations = routes.tables.tls_servers.iter().filter_map(TlsServer::termination);
     let servers = terminations.map(|Termination { gateway, profile, .. }| {

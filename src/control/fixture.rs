@@ -107,7 +107,7 @@ fn object() -> LoadedObject {
             kind: "ServiceEntry",
             namespace: "default".into(),
             name: "googleapis".into(),
-            source: Place::new("a.yaml".into(), 1),
+            source: Place::new(Arc::new("a.yaml".to_owned()), 1),
         }),
         document: serde_yaml::from_str("{kind: ServiceEntry, spec: {hosts: [www.googleapis.com]}}").unwrap(),
         created: None,

@@ -240,7 +240,7 @@ mod tests {
                 kind: "DestinationRule",
                 namespace: "default".into(),
                 name: "a".into(),
-                source: Place::new("/etc/resources.d/a.yaml".into(), 7),
+                source: Place::new(Arc::new("/etc/resources.d/a.yaml".to_owned()), 7),
             }),
             document: serde_yaml::from_str(
                 "spec: {trafficPolicy: {portLevelSettings: [{tls: {caCertificates: ca.pem, privateKey: /k.pem}}]}}",

@@ -5,6 +5,7 @@
 //! without losing a byte, and the call that follows works on a buffer of the worker. This is the only module that
 //! contains unsafe code (one function, `Socket::fd`).
 
+mod address;
 mod listener;
 mod panic;
 mod pipe;
@@ -13,6 +14,7 @@ mod spin;
 mod time;
 mod watch;
 
+pub use address::Address;
 pub use listener::{Accepted, Listener};
 pub use panic::CatchPanic;
 pub use pipe::{Moved, Pipe, Pipes};

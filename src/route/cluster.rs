@@ -11,22 +11,21 @@ use super::subnets::SubnetMap;
 use super::traffic::Traffic;
 
 /// Index of a cluster in [`super::table::Tables::clusters`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u32);
 
 /// One destination: a service host, a port, and the policy that a DestinationRule gives it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// Istio's name for logs and metrics: `outbound|443||www.googleapis.com`.
-    pub name: Box<str>,
-    /// The host as the operator wrote it; the only form of a host that may become a metric label.
-    pub service: Box<str>,
+    /// What it is called.
+    pub name: ClusterName,
     /// Where connections go.
     pub endpoints: Endpoints,
     /// How an endpoint is chosen.
     pub balance: Balance,
-    /// Whether and how the gateway opens TLS; `None`: plain text (or the client's own TLS, untouched).
-    pub tls: Option<UpstreamTls>,
+    /// Whether and how the gateway opens TLS; `None`: plain text (or the client's own TLS, untouched). Most clusters have
+    /// none, so it is boxed.
+    pub tls: Option<Box<UpstreamTls>>,
     /// What the gateway speaks to it.
     pub version: HttpVersion,
     /// Longest wait for a TCP connection to one address.
@@ -48,6 +47,44 @@ pub enum HttpVersion {
     Two,
     /// What the client speaks (`useClientProtocol`).
     Client,
+}
+
+/// The names of a cluster, in one text: the second is the end of the first nearly always.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterName {
+    text: Box<str>,
+    /// Where the name ends.
+    end: u32,
+    /// Where the service begins.
+    service: u32,
+}
+
+impl ClusterName {
+    /// A cluster of this name, for this service.
+    #[must_use]
+    pub fn new(name: &str, service: &str) -> Self {
+        let text: Box<str> = if name.ends_with(service) { name.into() } else { format!("{name}{service}").into() };
+        let position = |bytes: usize| u32::try_from(bytes).expect("a name is far shorter than 4 GiB");
+        Self { end: position(name.len()), service: position(text.len() - service.len()), text }
+    }
+
+    /// Istio's name for logs and metrics: `outbound|443||www.googleapis.com`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text[..self.end as usize]
+    }
+
+    /// The host as the operator wrote it; the only form of a host that may become a metric label.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.text[self.service as usize..]
+    }
+}
+
+impl std::fmt::Display for ClusterName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
 }
 
 /// See [`Cluster::pool`].
@@ -250,6 +287,14 @@ mod tests {
 
     fn cluster(id: u32) -> Destination {
         Destination::Cluster(ClusterId(id))
+    }
+
+    #[test]
+    fn a_cluster_and_its_service_have_their_names() {
+        for (name, service) in [("outbound|443||*.a.com", "*.a.com"), ("PassthroughCluster", "unknown"), ("a", "")] {
+            let both = ClusterName::new(name, service);
+            assert_eq!((both.as_str(), both.service()), (name, service));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::snapshot::{Outbound, Snapshot};
 use crate::wire::http1::HeadError;
 
 use super::authorization::{Authorization, Decision, Policy, Session};
-use super::cluster::{Balance, Cluster, Destination, Endpoints, HttpVersion, PoolId, Weighted};
+use super::cluster::{Balance, Cluster, ClusterName, Destination, Endpoints, HttpVersion, PoolId, Weighted};
 use super::host::{Authority, AuthorityHost, HostName, HostPattern};
 use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
 use super::path::{self, Normalization};
@@ -300,7 +300,7 @@ pub fn original(
     };
     let address = SocketAddr::new(ip, original.port.unwrap_or(source.port));
     let Some((range, ())) = original.ranges.find_range(ip) else {
-        let reason = format!("{ip} lies in no address of {}", cluster.service);
+        let reason = format!("{ip} lies in no address of {}", cluster.name.service());
         return Err((Failure::NoHealthyUpstream, reason));
     };
     match snapshot.settings.addresses.judge_original(address, range) {
@@ -501,7 +501,7 @@ pub fn onward<'s>(
 /// further one.
 fn may_dial(cluster: &Cluster, name: &HostName) -> bool {
     !matches!(cluster.endpoints, Endpoints::Requested { .. })
-        || HostPattern::parse(&cluster.service).is_ok_and(|pattern| pattern.matches(name))
+        || HostPattern::parse(cluster.name.service()).is_ok_and(|pattern| pattern.matches(name))
 }
 
 /// The cluster of a destination that a route has picked.
@@ -525,8 +525,7 @@ pub fn passthrough_cluster(source: Source, snapshot: &Snapshot) -> Cluster {
         None => Endpoints::Requested { port: source.port },
     };
     Cluster {
-        name: PASSTHROUGH_CLUSTER.into(),
-        service: "unknown".into(),
+        name: ClusterName::new(PASSTHROUGH_CLUSTER, "unknown"),
         endpoints,
         balance: Balance::LeastRequest,
         tls: None,

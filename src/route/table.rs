@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::authorization::Authorization;
 use super::cluster::{Cluster, ClusterId, PoolId, Weighted};
 use super::decide::Source;
@@ -61,7 +63,7 @@ pub struct Tables {
     pub tcp_hosts: Vec<TcpHost>,
     /// Every cluster that a route may lead to.
     pub clusters: Vec<Cluster>,
-    /// The DestinationRules of each cluster, by its index, for `explain`.
+    /// The DestinationRules of the clusters, for `explain`.
     pub cluster_rules: ClusterRules,
     /// Servers of this node's Gateways, sorted by port.
     pub gateways: Vec<GatewayPort>,
@@ -170,8 +172,11 @@ fn sorted<T: Ord>(values: impl Iterator<Item = T>) -> Box<[T]> {
     values.into()
 }
 
-/// The DestinationRules of each cluster.
-pub type ClusterRules = Vec<Box<[Arc<ObjectRef>]>>;
+/// The DestinationRules of those clusters that have any, sorted by cluster.
+pub type ClusterRules = Vec<(ClusterId, Box<[Arc<ObjectRef>]>)>;
+
+/// The objects that make a host what it is; most often there is one.
+pub type ObjectRefs = SmallVec<[Arc<ObjectRef>; 1]>;
 
 /// One object of the configuration, for `explain`, `rbac_access_denied` details and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -189,14 +194,16 @@ pub struct ObjectRef {
 /// A line of a file, shown as `file.yaml:12`. All objects of a file share its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    file: Arc<str>,
+    /// The pointer is a thin one, and an [`ObjectRef`] thereby of a size that little else has: the memory between those
+    /// that stay can be given back.
+    file: Arc<String>,
     line: u32,
 }
 
 impl Place {
     /// A line, counted from 1.
     #[must_use]
-    pub fn new(file: Arc<str>, line: u32) -> Self {
+    pub fn new(file: Arc<String>, line: u32) -> Self {
         Self { file, line }
     }
 
@@ -219,7 +226,7 @@ pub struct VirtualHost {
     /// The host as the operator wrote it, wildcard included.
     pub host: Box<str>,
     /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
-    pub objects: Vec<Arc<ObjectRef>>,
+    pub objects: ObjectRefs,
     /// Tried in order; the first whose match holds decides. None holds: 404 `NR`.
     pub routes: Vec<HttpRoute>,
 }
@@ -230,7 +237,7 @@ pub struct TlsHost {
     /// The host as the operator wrote it, wildcard included.
     pub host: Box<str>,
     /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
-    pub objects: Vec<Arc<ObjectRef>>,
+    pub objects: ObjectRefs,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
     /// Where the bytes of captured clients go, by the address that they meant to reach (`destinationSubnets`).
@@ -243,7 +250,7 @@ pub struct TcpHost {
     /// The host as the operator wrote it, wildcard included.
     pub host: Box<str>,
     /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
-    pub objects: Vec<Arc<ObjectRef>>,
+    pub objects: ObjectRefs,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
     /// Where the bytes of captured clients go, by the address that they meant to reach (`destinationSubnets`).
@@ -265,7 +272,8 @@ impl Tables {
     /// The DestinationRules whose policy a cluster has.
     #[must_use]
     pub fn rules_of(&self, id: ClusterId) -> &[Arc<ObjectRef>] {
-        self.cluster_rules.get(id.0 as usize).map_or(&[], |rules| rules)
+        let index = self.cluster_rules.binary_search_by_key(&id, |(id, _)| *id);
+        index.map_or(&[], |index| &self.cluster_rules[index].1)
     }
 }
 
@@ -425,10 +433,10 @@ mod tests {
     #[test]
     fn a_host_is_open_on_its_port_and_for_its_protocol_alone() {
         let tables = Tables {
-            virtual_hosts: vec![VirtualHost { host: "*.a.com".into(), objects: Vec::new(), routes: Vec::new() }],
+            virtual_hosts: vec![VirtualHost { host: "*.a.com".into(), objects: ObjectRefs::new(), routes: Vec::new() }],
             tls_hosts: vec![TlsHost {
                 host: "b.com".into(),
-                objects: Vec::new(),
+                objects: ObjectRefs::new(),
                 route: None,
                 by_destination: SubnetMap::default(),
             }],

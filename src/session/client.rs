@@ -1,6 +1,6 @@
 //! The client connections of a worker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::limits::DRAINED_BODY_BYTES_MAX;
-use crate::net::{Received, Scratch, Socket, within};
+use crate::net::{Address, Received, Scratch, Socket, within};
 use crate::route::decide::{EndedTls, Source};
 
 use super::stream::ClientStream;
@@ -22,14 +22,11 @@ use super::{Context, tunnel};
 const LINGER: Duration = Duration::from_secs(1);
 
 /// One client connection.
-#[derive(Debug)]
 pub struct Client {
     /// How its bytes come and go.
     pub transport: Transport,
-    /// Its address.
-    pub peer: SocketAddr,
-    /// Our address, as the client knows it; of captured traffic the address that the client meant to reach.
-    pub local: SocketAddr,
+    peer: Address,
+    local: Address,
     /// The port that routes mean.
     pub service_port: u16,
     /// Whether it came to a listener for Gateways.
@@ -39,7 +36,19 @@ pub struct Client {
     /// Whether it is between two requests, so that a drain may close it at once.
     pub idle: Cell<bool>,
     /// The upstream connection that its session waits for, so that a drain can end that wait.
-    upstream: RefCell<Option<Rc<Socket>>>,
+    upstream: Cell<Option<Rc<Socket>>>,
+    /// The one that it is a tunnel to, which is never another.
+    tunnel: OnceCell<Socket>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Client")
+            .field("peer", &self.peer())
+            .field("local", &self.local())
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a connection came here.
@@ -137,7 +146,7 @@ impl Registration {
     pub fn new(context: &Rc<Context>, client: &Rc<Client>) -> Self {
         let clients = &context.clients;
         let slot = clients.open.borrow_mut().insert(Rc::clone(client));
-        *clients.sources.borrow_mut().entry(client.peer.ip()).or_insert(0) += 1;
+        *clients.sources.borrow_mut().entry(client.peer().ip()).or_insert(0) += 1;
         Self { context: Rc::clone(context), slot }
     }
 
@@ -157,7 +166,7 @@ impl Drop for Registration {
         let clients = &self.context.clients;
         let Some(client) = clients.open.borrow_mut().try_remove(self.slot) else { return };
         let mut sources = clients.sources.borrow_mut();
-        if let Entry::Occupied(mut entry) = sources.entry(client.peer.ip()) {
+        if let Entry::Occupied(mut entry) = sources.entry(client.peer().ip()) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -170,9 +179,17 @@ impl Client {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(socket: Socket, peer: SocketAddr, local: SocketAddr, service_port: u16, arrival: Arrival) -> Self {
-        let (gateway, idle, upstream) = (false, Cell::new(false), RefCell::new(None));
-        let transport = Transport::new(socket);
-        Self { transport, peer, local, service_port, gateway, arrival, idle, upstream }
+        Self {
+            transport: Transport::new(socket),
+            peer: peer.into(),
+            local: local.into(),
+            service_port,
+            gateway: false,
+            arrival,
+            idle: Cell::new(false),
+            upstream: Cell::new(None),
+            tunnel: OnceCell::new(),
+        }
     }
 
     /// The same, at a listener for Gateways or not.
@@ -183,36 +200,75 @@ impl Client {
 
     /// The same client, as far as one stream of its connection goes.
     pub(super) fn with_stream(&self, stream: ClientStream) -> Self {
-        let transport = Transport::Stream(Box::new(stream));
-        let (idle, upstream) = (Cell::new(false), RefCell::new(None));
-        let Self { peer, local, service_port, gateway, arrival, .. } = *self;
-        Self { transport, peer, local, service_port, gateway, arrival, idle, upstream }
+        let Self { service_port, gateway, arrival, .. } = *self;
+        Self {
+            transport: Transport::Stream(Box::new(stream)),
+            peer: self.peer.clone(),
+            local: self.local.clone(),
+            service_port,
+            gateway,
+            arrival,
+            idle: Cell::new(false),
+            upstream: Cell::new(None),
+            tunnel: OnceCell::new(),
+        }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer.get()
+    }
+
+    /// Our address, as the client knows it; of captured traffic the address that the client meant to reach.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local.get()
     }
 
     /// Who asks, and for what.
     #[must_use]
     pub fn source(&self) -> Source<'_> {
-        let destination = (self.arrival == Arrival::Captured).then(|| self.local.ip());
+        let destination = (self.arrival == Arrival::Captured).then(|| self.local().ip());
         let tls = self.transport.tls().map(|tls| EndedTls { server_name: tls.server_name.as_ref() });
-        Source { address: self.peer.ip(), port: self.service_port, gateway: self.gateway, destination, tls }
+        Source { address: self.peer().ip(), port: self.service_port, gateway: self.gateway, destination, tls }
     }
 
     /// Notes the upstream connection of the session; `None`: it is over.
     pub fn set_upstream(&self, upstream: Option<Rc<Socket>>) {
-        self.upstream.replace(upstream);
+        self.upstream.set(upstream);
+    }
+
+    /// Takes the upstream connection of a tunnel, which ends with the client's.
+    pub fn join(&self, upstream: Socket) -> &Socket {
+        self.tunnel.get_or_init(|| upstream)
+    }
+
+    /// The upstream connection of a tunnel.
+    pub fn joined(&self) -> Option<&Socket> {
+        self.tunnel.get()
+    }
+
+    /// Looks at the upstream connection of the session, if it has one.
+    pub fn with_upstream<R>(&self, look: impl FnOnce(&Socket) -> R) -> Option<R> {
+        if let Some(upstream) = self.tunnel.get() {
+            return Some(look(upstream));
+        }
+        let upstream = self.upstream.take();
+        let seen = upstream.as_deref().map(look);
+        self.upstream.set(upstream);
+        seen
     }
 
     /// Our address on the upstream connection of the session, if it has one.
     pub fn upstream_local(&self) -> Option<SocketAddr> {
-        self.upstream.borrow().as_ref()?.local_address().ok()
+        self.with_upstream(|upstream| upstream.local_address().ok()).flatten()
     }
 
     /// Ends both connections; whoever waits for them wakes up.
     fn cut(&self) {
         self.transport.cut();
-        if let Some(upstream) = &*self.upstream.borrow() {
-            upstream.shutdown();
-        }
+        self.with_upstream(Socket::shutdown);
     }
 
     /// Whether nothing has arrived that nobody has read, nor will: within TLS a client says goodbye. What has arrived is

@@ -26,6 +26,7 @@ use crate::upstream::tls::TlsConfigs;
 use crate::worker::LogBatch;
 
 use super::client::Clients;
+use super::names::Names;
 
 /// Everything that belongs to one worker.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Context {
     pub counters: RefCell<Counters>,
     /// Open client connections.
     pub clients: Clients,
+    /// What tunnels hold of their clusters.
+    pub(super) names: Names,
     /// Whether the worker is draining: no request follows the one under way.
     pub draining: Cell<bool>,
     /// Whether the time to drain has passed: sessions that end now were cut off.
@@ -101,6 +104,7 @@ impl Context {
             tls_servers: TlsServers::default(),
             counters: RefCell::default(),
             clients: Clients::default(),
+            names: Names::default(),
             draining: Cell::new(false),
             drain_expired: Cell::new(false),
             log: Batch::new(log),

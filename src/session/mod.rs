@@ -12,6 +12,7 @@ mod client;
 mod context;
 pub(crate) mod http;
 mod http2;
+mod names;
 mod peek;
 mod sealed;
 mod stream;
@@ -27,6 +28,9 @@ pub use transport::Transport;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
 
 use crate::failure::Failure;
 use crate::route::decide::{self, Detection, Source};
@@ -38,25 +42,42 @@ use tunnel::By;
 
 /// Serves one client connection from accept to the last log line.
 ///
-/// Its stages are boxed, so that a session holds the memory of the stage it is in, not of the largest.
-#[expect(clippy::manual_async_fn, reason = "an async function keeps a second copy of its arguments")]
-pub fn serve(context: Rc<Context>, client: Rc<Client>) -> impl Future<Output = ()> {
-    async move {
-        let stage = match begin(&context, &client) {
+/// A session is a pointer to the stage it is in, and holds the memory of that one alone.
+#[must_use]
+pub fn serve(context: Rc<Context>, client: Rc<Client>) -> Serve {
+    let opening = async move {
+        match begin(&context, &client) {
             Begin::Peek(detection) => {
-                let opening = Box::pin(peek::peek(&client.transport, &context, detection)).await;
+                let opening = peek::peek(&client.transport, &context, detection).await;
                 after_peek(opening, detection, context, client)
             }
-            Begin::Serve(stage) => Some(stage),
-        };
-        if let Some(stage) = stage {
-            stage.await;
+            Begin::Serve(stage) => Some(Next(stage)),
         }
+    };
+    Serve { stage: Box::pin(opening) }
+}
+
+/// See [`serve`].
+pub struct Serve {
+    stage: Stage,
+}
+
+impl Future for Serve {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
+        while let Some(Next(stage)) = ready!(self.stage.as_mut().poll(context)) {
+            self.stage = stage;
+        }
+        Poll::Ready(())
     }
 }
 
-/// What a session does until its end.
-type Stage = Pin<Box<dyn Future<Output = ()>>>;
+/// What a session does until it does something else, or ends.
+type Stage = Pin<Box<dyn Future<Output = Option<Next>>>>;
+
+/// The stage that follows.
+struct Next(Stage);
 
 /// The first stage of a session.
 enum Begin {
@@ -82,44 +103,38 @@ fn begin(context: &Rc<Context>, client: &Rc<Client>) -> Begin {
 }
 
 /// What follows from the first bytes. A function of its own: an async one would keep room for them to its end.
-fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, client: Rc<Client>) -> Option<Stage> {
+fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, client: Rc<Client>) -> Option<Next> {
     let source = client.source();
-    match opening {
-        Opening::Tls(hello, bytes) if ends_here(&context, source, &hello) => {
-            let opening = Box::pin(terminate::terminate(Rc::clone(&context), Rc::clone(&client), hello, bytes));
-            Some(stage(async move {
-                let Some(bytes) = opening.await else { return };
-                // Boxed anew: that is what lives on.
-                let speaks_http2 = client.transport.tls().is_some_and(Tls::speaks_http2);
-                match speaks_http2 {
-                    true => stage(http2::serve(context, client, bytes)),
-                    false => stage(http::serve(context, client, bytes)),
-                }
-                .await;
+    Some(Next(match opening {
+        Opening::Tls(hello, bytes) if ends_here(&context, source, &hello) => Box::pin(async move {
+            let bytes = terminate::terminate(Rc::clone(&context), Rc::clone(&client), hello, bytes).await?;
+            Some(Next(match client.transport.tls().is_some_and(Tls::speaks_http2) {
+                true => stage(http2::serve(context, client, bytes)),
+                false => stage(http::serve(context, client, bytes)),
             }))
-        }
+        }),
         Opening::Tls(hello, bytes) => {
             let name = hello.server_name.as_ref();
             let is_tcp = decide::carries_tls_as_tcp(&context.snapshot(), source, detection, name);
             let by = if is_tcp { By::Address } else { By::ServerName };
-            Some(stage(tunnel::serve(context, client, by, Some(hello), bytes)))
+            stage(tunnel::serve(context, client, by, Some(hello), bytes))
         }
         Opening::Http(bytes) if decide::carries_http_as_tcp(&context.snapshot(), source, detection) => {
-            Some(stage(tunnel::serve(context, client, By::Address, None, bytes)))
+            stage(tunnel::serve(context, client, By::Address, None, bytes))
         }
         Opening::Http2(bytes) if decide::carries_http_as_tcp(&context.snapshot(), source, detection) => {
-            Some(stage(tunnel::serve(context, client, By::Address, None, bytes)))
+            stage(tunnel::serve(context, client, By::Address, None, bytes))
         }
-        Opening::Http(bytes) => Some(stage(http::serve(context, client, bytes))),
-        Opening::Http2(bytes) => Some(stage(http2::serve(context, client, bytes))),
+        Opening::Http(bytes) => stage(http::serve(context, client, bytes)),
+        Opening::Http2(bytes) => stage(http2::serve(context, client, bytes)),
         // A connection that brought nothing was neither a request nor a session.
-        Opening::Nothing => None,
+        Opening::Nothing => return None,
         // What began as TLS and never came to its server name is not judged as if it had none.
         Opening::Other(failure, bytes) if detection == Detection::Names || begins_tls(&bytes) => {
-            Some(stage(async move { tunnel::refuse(&context, &client, &failure).await }))
+            stage(async move { tunnel::refuse(&context, &client, &failure).await })
         }
-        Opening::Other(_, bytes) => Some(stage(tunnel::serve(context, client, By::Address, None, bytes))),
-    }
+        Opening::Other(_, bytes) => stage(tunnel::serve(context, client, By::Address, None, bytes)),
+    }))
 }
 
 /// Whether a server of a Gateway ends the TLS of this client. One that is not served leaves the refusal to the tunnel.
@@ -131,11 +146,28 @@ fn ends_here(context: &Context, source: Source<'_>, hello: &ClientHello) -> bool
 /// Most bytes of a stage: what a session that may be silent for hours holds, beside its sockets and its [`Client`].
 ///
 /// What one needs for a moment only belongs into a box of its own.
-const STAGE_BYTES_MAX: usize = 448;
+const STAGE_BYTES_MAX: usize = 384;
 
+/// The last stage of a session.
 fn stage<F: Future<Output = ()> + 'static>(future: F) -> Stage {
     const { assert!(size_of::<F>() <= STAGE_BYTES_MAX) };
-    Box::pin(future)
+    Box::pin(Last { future })
+}
+
+pin_project! {
+    /// A stage that none follows.
+    struct Last<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Last<F> {
+    type Output = Option<Next>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Option<Next>> {
+        self.project().future.poll(context).map(|()| None)
+    }
 }
 
 /// Whether bytes are the beginning of a TLS handshake record (RFC 8446 section 5.1).

@@ -29,9 +29,7 @@ pub(super) async fn terminate(
     let mut story = tunnel::Story::new(tunnel::By::ServerName);
     story.note_hello(&context, &hello);
     if hello.encrypted && context.snapshot().settings.ech == Ech::Deny {
-        if let Some(lingering) = story.finish(&context, &client, Err(Failure::EchDenied)) {
-            lingering.await;
-        }
+        story.fail(&context, &client, Failure::EchDenied).await;
         return None;
     }
     let failure = match open(&context, &client, hello.server_name, bytes).await {

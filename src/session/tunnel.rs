@@ -3,16 +3,15 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::net::{Socket, wall_time, within};
+use crate::net::{Address, Socket, wall_time, within};
 use crate::relay::{self, End, Transferred};
 use crate::route::authorization::Policy;
-use crate::route::cluster::{Cluster, TlsProfile, UpstreamTls, Weighted};
+use crate::route::cluster::{Cluster, ClusterName, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
 use crate::snapshot::{Ech, Snapshot};
@@ -50,17 +49,24 @@ pub(super) struct Story {
     server_name: Option<Box<str>>,
     /// Whether the hello offered Encrypted ClientHello.
     offers_ech: bool,
-    cluster: Option<Box<str>>,
-    service: Option<Box<str>>,
-    upstream: Option<SocketAddr>,
+    cluster: Option<Rc<ClusterName>>,
+    upstream: Option<Address>,
     /// Whether it was reached: then the stream is the upstream's, and no alert of ours may enter it.
     reached: bool,
-    transport_failure: Option<Box<str>>,
     /// Whether what the client says is inside TLS that we opened.
     originated_tls: bool,
+    notes: Option<Box<Notes>>,
+    transferred: Transferred,
+}
+
+const _: () = assert!(size_of::<Story>() <= 96);
+
+/// What is to be said of few tunnels.
+#[derive(Default)]
+struct Notes {
+    transport_failure: Option<Box<str>>,
     /// The rules of AUDIT policies that it matches.
     audited: Option<Box<str>>,
-    transferred: Transferred,
 }
 
 /// Serves a client whose first bytes are `bytes`; they begin with `hello`, if it is known to speak TLS.
@@ -76,40 +82,29 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> {
     let opening = Box::pin(open(Rc::clone(&context), Rc::clone(&client), by, hello, bytes));
     async move {
-        let (mut story, opened) = opening.await;
-        let result = match (opened, client.transport.socket()) {
-            (Ok(Tunnel { upstream, sealed: None, idle, lease }), Some(downstream)) => {
-                let relay = relay::relay(downstream, &upstream, context.tools(), &story.transferred, idle);
-                let end = match time_left(&lease) {
-                    None => Some(relay.await),
-                    Some(left) => Box::pin(within(left, relay)).await,
-                };
-                drop(lease);
-                story.judge(end, &context, &client, &upstream)
+        // Taken apart at once: what is bound as a whole is held to the end.
+        let Some((mut story, Tunnel { sealed, idle, lease })) = opening.await else { return };
+        let end = if let Some(sealed) = sealed {
+            Box::pin(carry(&context, &client, sealed, &story.transferred, idle, time_left(&lease))).await
+        } else if let (Some(downstream), Some(upstream)) = (client.transport.socket(), client.joined()) {
+            let relay = relay::relay(downstream, upstream, context.tools(), &story.transferred, idle);
+            match time_left(&lease) {
+                None => Some(relay.await),
+                Some(left) => Box::pin(within(left, relay)).await,
             }
-            (Ok(Tunnel { upstream, sealed: Some(sealed), idle, lease }), _) => {
-                let end = Box::pin(carry(&context, &client, sealed, &story.transferred, idle, time_left(&lease))).await;
-                drop(lease);
-                story.judge(end, &context, &client, &upstream)
-            }
-            (Err(failure), _) => Err(failure),
+        } else {
             // Only whoever has a connection to himself is passed through.
-            (Ok(Tunnel { sealed: None, .. }), None) => Err(Failure::Internal),
+            return story.end(&context, &client, Some(Failure::Internal));
         };
-        if let Some(lingering) = story.finish(&context, &client, result) {
-            lingering.await;
-        }
+        drop(lease);
+        let failure = story.judge(end, &context, &client).err();
+        story.end(&context, &client, failure);
     }
 }
 
 /// Refuses a client whose first bytes were not fit to be served.
 pub(super) async fn refuse(context: &Rc<Context>, client: &Client, failure: &Failure) {
-    let story = Story::new(By::ServerName);
-    let alerted = alert(client, failure, &story);
-    story.tell(context, client, Some(failure.clone()));
-    if alerted {
-        client.linger(&context.scratch).await;
-    }
+    Story::new(By::ServerName).fail(context, client, failure.clone()).await;
 }
 
 /// Tells of a session that a bug has ended; what it was about is lost with it.
@@ -117,11 +112,11 @@ pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
     Story::new(By::ServerName).tell(context, client, Some(Failure::Internal));
 }
 
-/// A connection that has got the hello, and how long it may be silent.
+/// What there is to know of the connection to the upstream, which the [`Client`] has.
 struct Tunnel {
-    upstream: Rc<Socket>,
     /// The TLS that we have opened over it, and what is to be said in it first.
     sealed: Option<Box<(Box<Connection>, Early)>>,
+    /// How long it may be silent.
     idle: Duration,
     /// Its place in the account of a bounded cluster.
     lease: Option<Box<Lease>>,
@@ -149,16 +144,22 @@ async fn carry(
     }
 }
 
+/// Opens the tunnel; `None`: it has failed, and all is said.
 async fn open(
     context: Rc<Context>,
     client: Rc<Client>,
     by: By,
     hello: Option<ClientHello>,
     bytes: Vec<u8>,
-) -> (Box<Story>, Result<Tunnel, Failure>) {
+) -> Option<(Box<Story>, Tunnel)> {
     let mut story = Box::new(Story::new(by));
-    let opened = connect(&context, &client, hello, bytes, &mut story).await;
-    (story, opened)
+    match connect(&context, &client, hello, bytes, &mut story).await {
+        Ok(tunnel) => Some((story, tunnel)),
+        Err(failure) => {
+            story.fail(&context, &client, failure).await;
+            None
+        }
+    }
 }
 
 /// Decides, connects and sends the hello on. The configuration is let go of here: a tunnel of hours must not keep an
@@ -179,26 +180,24 @@ async fn connect(
     let (reached, lease) = reach(context, &snapshot, client, (name.as_ref(), &bytes), story).await?;
     let idle = lease.as_ref().and_then(|lease| lease.tunnel_idle());
     let idle = idle.unwrap_or(snapshot.settings.limits.tunnel_idle_timeout);
-    let (upstream, sealed) = match reached {
-        Reached::Open(socket) => (Rc::new(socket), None),
-        Reached::Sealed(connection) => (connection.share(), Some(connection)),
-    };
-    client.set_upstream(Some(Rc::clone(&upstream)));
-    let sealed = match sealed {
-        Some(connection) => {
+    let sealed = match reached {
+        Reached::Sealed(connection) => {
+            client.set_upstream(Some(connection.share()));
             // What has been read so far is not TLS; without any of it, the next read shows.
             let early = Early { refuses_tls: bytes.is_empty(), up: bytes, down: Vec::new() };
             Some(Box::new((connection, early)))
         }
-        None => {
-            let sent = within(idle, upstream.send_all(&bytes)).await.ok_or(Failure::IdleTimeout)?;
+        Reached::Open(socket) => {
+            let sent = within(idle, client.join(socket).send_all(&bytes)).await.ok_or(Failure::IdleTimeout)?;
             sent.map_err(|error| story.transport(Failure::UpstreamClosed, &error.to_string()))?;
             story.transferred.upstream.set(bytes.len() as u64);
             None
         }
     };
-    story.upstream.inspect(|address| context.balancer.began(*address));
-    Ok(Tunnel { upstream, sealed, idle, lease })
+    if let Some(address) = &story.upstream {
+        context.balancer.began(address.get());
+    }
+    Ok(Tunnel { sealed, idle, lease })
 }
 
 /// A connection to the upstream.
@@ -218,7 +217,9 @@ async fn reach(
 ) -> Result<(Reached, Option<Box<Lease>>), Failure> {
     let anywhere;
     let source = client.source();
-    let audit = |policy: &Policy, rule| context.audit(policy, rule, &mut story.audited);
+    let audit = |policy: &Policy, rule| {
+        context.audit(policy, rule, &mut story.notes.get_or_insert_default().audited);
+    };
     match (story.by, name) {
         (By::ServerName, Some(name)) => decide::tls_audits(snapshot, source, name, audit),
         (By::ServerName, None) => {}
@@ -240,8 +241,7 @@ async fn reach(
             &anywhere
         }
     };
-    story.cluster = Some(cluster.name.clone());
-    story.service = Some(cluster.service.clone());
+    story.cluster = Some(context.names.share(&cluster.name));
     let origination = match &cluster.tls {
         None => None,
         Some(_) if is_hello(bytes) => return Err(story.transport(Failure::ClientSpeaksTls, ENCRYPTED_TWICE)),
@@ -258,14 +258,14 @@ async fn reach(
     let candidates = candidates(context, snapshot, cluster, source, wanted).await;
     let candidates = candidates.map_err(|(failure, reason)| story.transport(failure, &reason))?;
     let mut failure = Failure::NoHealthyUpstream;
-    let ends = dial::Client { source: client.peer, destination: client.local };
+    let ends = dial::Client { source: client.peer(), destination: client.local() };
     for address in candidates {
-        story.upstream = Some(address);
+        story.upstream = Some(address.into());
         match make(context, cluster, address, ends, origination).await {
             Ok(reached) => {
                 account.inspect(|account| account.report(address, Outcome::Connected));
                 story.reached = true;
-                story.transport_failure = None;
+                story.notes.as_mut().map(|notes| notes.transport_failure.take());
                 story.originated_tls = matches!(reached, Reached::Sealed(_));
                 return Ok((reached, lease));
             }
@@ -370,12 +370,10 @@ impl Story {
             server_name: None,
             offers_ech: false,
             cluster: None,
-            service: None,
             upstream: None,
             reached: false,
-            transport_failure: None,
             originated_tls: false,
-            audited: None,
+            notes: None,
             transferred: Transferred::default(),
         }
     }
@@ -386,22 +384,19 @@ impl Story {
         context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
     }
 
-    /// What the end of the relay means; `None`: it has lasted as long as it may. A reset is passed on as one, so that neither peer takes a truncation for an end.
-    fn judge(
-        &mut self,
-        end: Option<End>,
-        context: &Context,
-        client: &Client,
-        upstream: &Socket,
-    ) -> Result<(), Failure> {
-        self.upstream.inspect(|address| context.balancer.ended(*address));
+    /// What the end of the relay means; `None`: it has lasted as long as it may. A reset is passed on as one, so that
+    /// neither peer takes a truncation for an end.
+    fn judge(&mut self, end: Option<End>, context: &Context, client: &Client) -> Result<(), Failure> {
+        if let Some(address) = &self.upstream {
+            context.balancer.ended(address.get());
+        }
         match end {
             None => Err(Failure::DurationTimeout),
             Some(End::Finished) => Ok(()),
             Some(End::Idle) => Err(Failure::IdleTimeout),
             Some(End::Refused) => Err(self.transport(Failure::ClientSpeaksTls, ENCRYPTED_TWICE)),
             Some(End::Downstream(_)) => {
-                upstream.reset_on_close();
+                client.with_upstream(Socket::reset_on_close);
                 Err(Failure::DownstreamClosed)
             }
             Some(End::Upstream(error)) => {
@@ -411,23 +406,24 @@ impl Story {
         }
     }
 
-    /// Tells of the session. A client that gets an alert is lingered for, so that it can read it.
-    pub(super) fn finish<'c>(
-        &self,
-        context: &'c Rc<Context>,
-        client: &'c Client,
-        result: Result<(), Failure>,
-    ) -> Option<Pin<Box<impl Future<Output = ()> + 'c>>> {
-        let failure = result.err();
-        let alerted = failure.as_ref().is_some_and(|failure| alert(client, failure, self));
+    /// Tells of a session that has come to nothing, the client too, who is lingered for so that it can read it.
+    pub(super) async fn fail(&self, context: &Rc<Context>, client: &Client, failure: Failure) {
+        let alerted = alert(client, &failure, self);
+        self.end(context, client, Some(failure));
+        if alerted {
+            client.linger(&context.scratch).await;
+        }
+    }
+
+    /// Tells of the session.
+    fn end(&self, context: &Rc<Context>, client: &Client, failure: Option<Failure>) {
         self.tell(context, client, failure);
         client.set_upstream(None);
-        alerted.then(|| Box::pin(client.linger(&context.scratch)))
     }
 
     /// Notes the cause of a failure for %UPSTREAM_TRANSPORT_FAILURE_REASON%.
     pub(super) fn transport(&mut self, failure: Failure, reason: &str) -> Failure {
-        self.transport_failure = Some(reason.into());
+        self.notes.get_or_insert_default().transport_failure = Some(reason.into());
         failure
     }
 
@@ -443,29 +439,35 @@ impl Story {
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
         let not_listed = matches!(failure, Some(Failure::NotListed | Failure::NoServerName));
         let server_name = self.server_name.as_deref();
-        let audited = self.audited.as_deref().map(audit_details);
+        let notes = self.notes.as_deref();
+        let rules = notes.and_then(|notes| notes.audited.as_deref());
+        let audited = rules.map(audit_details);
         let record = Record {
             start: wall_time(self.started),
             duration: self.started.elapsed(),
             http: None,
             flags: failure.as_ref().map_or("-", Failure::flag),
             termination: failure.as_ref().map(Failure::reason).or(self.note(context)).or(audited.as_deref()),
-            transport_failure: self.transport_failure.as_deref(),
+            transport_failure: notes.and_then(|notes| notes.transport_failure.as_deref()),
             bytes_received: self.transferred.upstream.get(),
             bytes_sent: self.transferred.downstream.get(),
-            upstream: self.upstream,
-            cluster: if not_listed { Some(BLACK_HOLE_CLUSTER) } else { self.cluster.as_deref() },
-            service: self.service.as_deref(),
+            upstream: self.upstream.as_ref().map(Address::get),
+            cluster: if not_listed {
+                Some(BLACK_HOLE_CLUSTER)
+            } else {
+                self.cluster.as_ref().map(|name| name.as_str())
+            },
+            service: self.cluster.as_ref().map(|name| name.service()),
             upstream_local: client.upstream_local(),
-            downstream_local: client.local,
-            downstream_remote: client.peer,
+            downstream_local: client.local(),
+            downstream_remote: client.peer(),
             server_name,
             route: None,
             originated_tls: self.originated_tls,
-            audited: self.audited.as_deref(),
+            audited: rules,
         };
         let address = match self.by {
-            By::Address => client.local.ip().to_string(),
+            By::Address => client.local().ip().to_string(),
             By::ServerName => String::new(),
         };
         let host = match (server_name, self.by) {
@@ -474,7 +476,7 @@ impl Story {
             (None, By::ServerName) => "-",
         };
         let spoken = if self.by == By::Address { Spoken::Tcp } else { Spoken::Tls };
-        let denied = Denied { host, port: client.service_port, source: client.peer.ip(), spoken };
+        let denied = Denied { host, port: client.service_port, source: client.peer().ip(), spoken };
         let failure = failure.as_ref().map(|failure| (failure, denied));
         context.finish(&record, failure, context.snapshot().settings.access_log);
     }

@@ -117,7 +117,7 @@ impl Accounts {
         let traffic = cluster.traffic.as_deref()?;
         Some(Rc::clone(self.open.borrow_mut().entry(traffic.account).or_insert_with(|| {
             Rc::new(Account {
-                service: cluster.service.clone(),
+                service: cluster.name.service().into(),
                 limits: Cell::new(Limits::new(traffic, self.share)),
                 outliers: Cell::new(traffic.outliers),
                 health: Health::default(),

@@ -1,12 +1,17 @@
 //! Accepting: take connections off a listener and spawn their sessions; never wait for one.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
+
+use pin_project_lite::pin_project;
 
 use crate::limits::ACCEPT_BATCH;
 use crate::net::{Accepted, CatchPanic, Listener, Socket};
-use crate::session::{self, Arrival, Client, Context, Registration};
+use crate::session::{self, Arrival, Client, Context, Registration, Serve};
 
 use super::{ListenerSpec, ServicePort};
 
@@ -79,13 +84,8 @@ fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, spec: &Listene
     let client = Rc::new(Client::new(socket, peer, local, service_port, arrival).at_gateway(spec.gateway));
     // Entered at once: the limits above count connections, not tasks that have begun to run.
     let registration = Registration::new(context, &client);
-    let session = CatchPanic::new(session::serve(Rc::clone(context), Rc::clone(&client)));
-    monoio::spawn(async move {
-        if session.await.is_err() {
-            // The panic hook has reported where; the session's connections close as it is dropped.
-            registration.tell_panic();
-        }
-    });
+    let serve = CatchPanic::new(session::serve(Rc::clone(context), client));
+    monoio::spawn(Session { serve, registration });
 }
 
 /// Where a connection to a listener for captured traffic was meant to go. One that came to the listener itself would be
@@ -114,4 +114,28 @@ fn captured(socket: &Socket, local: SocketAddr, spec: &ListenerSpec) -> (SocketA
 /// IPv4 on a socket of `[::]` is what it is.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+pin_project! {
+    /// A session as its worker runs it.
+    ///
+    /// An `async` block would hold what it awaits twice: as it was captured, and pinned.
+    struct Session {
+        #[pin]
+        serve: CatchPanic<Serve>,
+        registration: Registration,
+    }
+}
+
+impl Future for Session {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if ready!(this.serve.poll(context)).is_err() {
+            // The panic hook has reported where; the session's connections close as it is dropped.
+            this.registration.tell_panic();
+        }
+        Poll::Ready(())
+    }
 }

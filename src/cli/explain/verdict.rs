@@ -103,7 +103,7 @@ impl Explainer<'_> {
     fn forward_tcp(&self, cluster: &Cluster, source: Source, answer: Answer) -> Answer {
         let traffic = cluster.traffic.as_deref().map(traffic::words);
         let mut answer = Answer { cluster: Some(cluster.name.to_string()), traffic, ..answer };
-        let tls = match &cluster.tls {
+        let tls = match cluster.tls.as_deref() {
             None => "PASSTHROUGH",
             Some(UpstreamTls { sni, profile }) => match profile {
                 Ok(profile) => {
@@ -371,7 +371,7 @@ impl Explainer<'_> {
 
     /// A plain request to a cluster that may have TLS of its own.
     fn originate(&self, cluster: &Cluster, requested: &HostName, mut answer: Answer) -> Answer {
-        let Some(UpstreamTls { sni, profile }) = &cluster.tls else {
+        let Some(UpstreamTls { sni, profile }) = cluster.tls.as_deref() else {
             return self.forward(cluster, requested, Some("NONE"), answer);
         };
         let mode = match profile {

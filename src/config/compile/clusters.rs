@@ -19,8 +19,8 @@ use crate::config::istio::{Objects, Scope};
 use crate::config::mesh::Settled;
 use crate::config::registry::{Place, Policy, Registry, ServiceId, ServicePortEntry, Takes, TlsSource};
 use crate::route::cluster::{
-    Balance, Cluster, ClusterId, Destination, DnsEndpoint, Endpoints, HttpVersion, Original, StaticEndpoint,
-    UpstreamTls, VerifyName,
+    Balance, Cluster, ClusterId, ClusterName, Destination, DnsEndpoint, Endpoints, HttpVersion, Original,
+    StaticEndpoint, UpstreamTls, VerifyName,
 };
 use crate::route::host::{HostName, HostPattern};
 use crate::route::subnets::SubnetMap;
@@ -81,10 +81,8 @@ impl<'a, 'g> Clusters<'a, 'g> {
     }
 
     /// The clusters, and the DestinationRules of each.
-    pub(super) fn into_lists(mut self) -> (Vec<Cluster>, ClusterRules) {
-        self.list.shrink_to_fit();
-        self.rules.shrink_to_fit();
-        (self.list, self.rules)
+    pub(super) fn into_lists(self) -> (Vec<Cluster>, ClusterRules) {
+        (exact(self.list), exact(self.rules))
     }
 
     /// The cluster that a route's destination names, for those who come through `entrance`.
@@ -190,21 +188,23 @@ impl<'a, 'g> Clusters<'a, 'g> {
             PoolKey { service: service.host, endpoints: &endpoints, tls: tls_key, version, traffic: traffic_key };
         let pool = self.generation.pool(&pool_key);
         let connect_timeout = policy.pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
+        let id = ClusterId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
         let mut rules: Vec<_> = policy.origins.iter().map(|origin| Arc::clone(&origin.object)).collect();
         rules.dedup();
-        self.rules.push(rules.into());
+        if !rules.is_empty() {
+            self.rules.push((id, rules.into()));
+        }
         self.list.push(Cluster {
-            name: name.into(),
-            service: service.host.into(),
+            name: ClusterName::new(&name, service.host),
             endpoints,
             balance: balance(policy.balance),
-            tls,
+            tls: tls.map(Box::new),
             version,
             connect_timeout: connect_timeout.map_or(self.connect_timeout, |timeout| timeout.0),
             traffic: traffic.map(Arc::new),
             pool,
         });
-        ClusterId(u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX))
+        id
     }
 
     /// A DestinationRule that upgrades, or follows the client, knows better than the port; the mesh's word is about ports of
@@ -401,9 +401,10 @@ fn dns(
     if names.is_empty() { addresses(endpoints, port) } else { make(names) }
 }
 
-/// A list without room for more: a hundred thousand clusters have one each.
-fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut list: Vec<T> = items.collect();
-    list.shrink_to_fit();
-    list
+/// A list without room for more. `shrink_to_fit` would leave it where it is, as far as the allocator is concerned.
+pub(super) fn exact<T>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let items: Vec<T> = items.into_iter().collect();
+    let mut exact = Vec::with_capacity(items.len());
+    exact.extend(items);
+    exact
 }

@@ -13,7 +13,7 @@ use crate::config::istio::virtual_service::VirtualService;
 use crate::config::registry::{Admitted, Place, Takes, admitted, entrance};
 use crate::route::http::{HttpAction, HttpRoute, Redirect};
 use crate::route::subnets::SubnetMap;
-use crate::route::table::{GatewayHosts, GatewayPort, ObjectRef, TlsHost, VirtualHost};
+use crate::route::table::{GatewayHosts, GatewayPort, ObjectRef, ObjectRefs, TlsHost, VirtualHost};
 use crate::wire::http1::FieldEdits;
 
 use super::{Compiler, Entrance};
@@ -87,7 +87,7 @@ impl<'a> Compiler<'a, '_> {
         &mut self,
         (port, is_plain): (u16, bool),
         host: &Admitted,
-        objects: Vec<Arc<ObjectRef>>,
+        objects: ObjectRefs,
         known: &mut Known,
     ) -> usize {
         let key = (port, is_plain, host.to_string());
@@ -137,13 +137,13 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// The objects behind a host at a Gateway: its ServiceEntries too, so that policies for them hold.
-    pub(super) fn gateway_objects(&self, host: &Admitted, own: &[&Arc<ObjectRef>]) -> Vec<Arc<ObjectRef>> {
+    pub(super) fn gateway_objects(&self, host: &Admitted, own: &[&Arc<ObjectRef>]) -> ObjectRefs {
         let services = &self.registry.services;
         let declared = match host {
             Admitted::Pattern(pattern) => services.declared(pattern).or_else(|| services.covering(pattern).next()),
             Admitted::Any => None,
         };
-        let mut objects: Vec<_> = declared.map(|id| services.service(id).objects.to_vec()).unwrap_or_default();
+        let mut objects = declared.map(|id| services.service(id).objects.clone()).unwrap_or_default();
         add(&mut objects, own.iter().map(|object| Arc::clone(object)));
         objects
     }
@@ -211,7 +211,7 @@ pub(super) fn insert(hosts: &mut GatewayHosts, host: &Admitted, index: u32) {
     }
 }
 
-pub(super) fn add(objects: &mut Vec<Arc<ObjectRef>>, more: impl IntoIterator<Item = Arc<ObjectRef>>) {
+pub(super) fn add(objects: &mut ObjectRefs, more: impl IntoIterator<Item = Arc<ObjectRef>>) {
     for object in more {
         if !objects.contains(&object) {
             objects.push(object);

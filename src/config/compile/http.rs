@@ -13,7 +13,7 @@ use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::host::HostPattern;
 use crate::route::http::{Forward, HttpAction, HttpRoute, RetryPolicy};
-use crate::route::table::{ObjectRef, VirtualHost};
+use crate::route::table::VirtualHost;
 
 use super::clusters::Client;
 use super::{Compiler, Entrance, matching};
@@ -72,8 +72,7 @@ impl<'a> Compiler<'a, '_> {
         }
         if covering.is_empty() && !registry.services.any_below(&pattern) {
             let routes = self.routes(rules, Entrance::mesh(&pattern, LONE_PORT));
-            let mut objects = vec![Arc::clone(&rules.origin.object)];
-            objects.extend(rules.spec.delegates.iter().cloned());
+            let objects = std::iter::once(&rules.origin.object).chain(&rules.spec.delegates).cloned().collect();
             self.add_virtual_host(LONE_PORT, &pattern, VirtualHost { host: host.into(), objects, routes });
         }
     }
@@ -87,7 +86,7 @@ impl<'a> Compiler<'a, '_> {
         rules: Option<&'a Object<VirtualService>>,
     ) {
         let service = self.registry.services.service(id);
-        let mut objects: Vec<Arc<ObjectRef>> = service.objects.to_vec();
+        let mut objects = service.objects.clone();
         let routes = match rules {
             Some(rules) => {
                 objects.push(Arc::clone(&rules.origin.object));

@@ -27,7 +27,7 @@ use super::istio::Objects;
 use super::mesh::Settled;
 use super::registry::{Place, Registry};
 
-use clusters::Clusters;
+use clusters::{Clusters, exact};
 
 pub(super) use clusters::{dial_port, gateway_namespace};
 pub(super) use http::{is_authority, retry};
@@ -65,13 +65,11 @@ pub(super) fn compile<'a>(
     compiler.aliases();
     let (authorization, judged) = authorization::compile(&objects.authorization_policies);
     let (clusters, cluster_rules) = compiler.clusters.into_lists();
-    compiler.virtual_hosts.shrink_to_fit();
-    compiler.tls_hosts.shrink_to_fit();
     let tables = Tables {
         path_policy: judged.paths || http::routes_by_path(objects),
         method_policy: judged.methods || http::routes_by_method(objects),
-        virtual_hosts: compiler.virtual_hosts,
-        tls_hosts: compiler.tls_hosts,
+        virtual_hosts: exact(compiler.virtual_hosts),
+        tls_hosts: exact(compiler.tls_hosts),
         survivors: Survivors::of(&clusters, &compiler.tls_servers),
         tls_servers: compiler.tls_servers,
         tcp_hosts: compiler.tcp_hosts,

@@ -43,7 +43,7 @@ impl<'a> Compiler<'a, '_> {
         if !is_new {
             return;
         }
-        let mut objects = service.objects.to_vec();
+        let mut objects = service.objects.clone();
         objects.extend(rules.map(|rules| Arc::clone(&rules.origin.object)));
         let (route, by_destination) = self.tcp_routes(id, port, rules);
         let is_opaque = port.protocol == Protocol::Tcp;

@@ -8,7 +8,7 @@ use crate::config::registry::{Admitted, HostIndex, Service, ServiceId, ServicePo
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::host::HostPattern;
 use crate::route::subnets::SubnetMap;
-use crate::route::table::{ObjectRef, TlsHost};
+use crate::route::table::{ObjectRefs, TlsHost};
 
 use super::clusters::Client;
 use super::tcp::add;
@@ -24,7 +24,7 @@ impl<'a> Compiler<'a, '_> {
                 let is_routed = rules.is_some_and(|rules| self.routed_names(id, port, &service.pattern, rules));
                 if !is_routed {
                     let route = Weighted::single(self.clusters.cluster(id, port, None, Client::Tls));
-                    let objects = service.objects.to_vec();
+                    let objects = service.objects.clone();
                     let by_destination = SubnetMap::default();
                     let host = TlsHost { host: service.host.into(), objects, route: Some(route), by_destination };
                     self.add_tls_host(port.number, &service.pattern, host);
@@ -84,8 +84,7 @@ impl<'a> Compiler<'a, '_> {
             .collect();
         let route = self.tls_route(rule, entrance);
         let [(Destination::Gateway(port), _)] = route.iter().collect::<Vec<_>>()[..] else { return };
-        let mut objects: Vec<Arc<ObjectRef>> =
-            served.iter().flat_map(|service| &service.objects).map(Arc::clone).collect();
+        let mut objects: ObjectRefs = served.iter().flat_map(|service| &service.objects).map(Arc::clone).collect();
         if objects.is_empty() {
             return;
         }
@@ -130,7 +129,7 @@ impl<'a> Compiler<'a, '_> {
         pattern: &HostPattern,
         rules: &'a Object<VirtualService>,
     ) -> bool {
-        let mut objects = self.registry.services.service(id).objects.to_vec();
+        let mut objects = self.registry.services.service(id).objects.clone();
         objects.push(Arc::clone(&rules.origin.object));
         let mut routes: HostIndex<Routes> = HostIndex::default();
         let mut routed = Vec::new();

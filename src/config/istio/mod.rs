@@ -19,13 +19,14 @@ pub mod virtual_service;
 mod decode;
 mod object;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::LoadedObject;
 use super::finding::{Report, Severity, code};
 use super::load::{Document, decode as decode_documents, load};
-use super::written::Written;
+use super::written::Packer;
 use super::yaml::{self, Node};
 use crate::route::table::Place;
 
@@ -69,6 +70,7 @@ pub struct Objects {
     pub secrets: Vec<Object<Secret>>,
     /// All objects of Istio as they were written.
     pub documents: Vec<LoadedObject>,
+    packer: Packer,
 }
 
 impl Objects {
@@ -101,6 +103,7 @@ impl Objects {
     fn decode(documents: impl IntoIterator<Item = Document>, report: &mut Report) -> Self {
         let mut objects = Self::default();
         decode_documents(documents, report, |document, node, report| objects.add_document(document, node, report));
+        objects.packer = Packer::default();
         objects
     }
 
@@ -200,7 +203,7 @@ impl Objects {
             }
             object::Kind::ConfigMap => return self.add_config_map(&origin, node, report),
         }
-        let document = Written::new(&origin, node);
+        let document = self.packer.add(&origin, node);
         self.documents.push(LoadedObject { object: Arc::clone(&origin.object), document, created: origin.created });
     }
 
@@ -255,18 +258,19 @@ where
 ///
 /// Returns how many were replaced.
 fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) -> usize {
-    let mut last = std::collections::HashMap::with_capacity(objects.len());
+    let hasher = foldhash::fast::RandomState::default();
+    let mut last = HashMap::with_capacity_and_hasher(objects.len(), hasher);
+    let mut replaced = vec![false; objects.len()];
     for (index, object) in objects.iter().enumerate() {
         if let Some(earlier) = last.insert(object.origin.identity(), index) {
+            replaced[earlier] = true;
             let earlier: &Object<T> = &objects[earlier];
             let message = format!("replaced by the object of the same name at {}", object.origin.object.source);
             Scope::new(&earlier.origin, report).warning(code::DUPLICATE, "metadata.name", message);
         }
     }
-    let kept: std::collections::HashSet<usize> = last.into_values().collect();
-    let replaced = objects.len() - kept.len();
-    let mut index = 0..;
-    objects.retain(|_| index.next().is_some_and(|index| kept.contains(&index)));
+    let mut fates = replaced.iter();
+    objects.retain(|_| fates.next() == Some(&false));
     objects.sort_by(|one, other| one.origin.age(&other.origin));
-    replaced
+    replaced.len() - objects.len()
 }

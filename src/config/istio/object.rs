@@ -30,10 +30,10 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The document it was read from, unless it is an item of a list.
+    /// Its text, unless it is an item of a list.
     #[must_use]
-    pub fn document(&self) -> Option<&Arc<Document>> {
-        self.prefix.is_empty().then_some(&self.document)
+    pub fn text(&self) -> Option<&str> {
+        self.prefix.is_empty().then(|| self.document.excerpt.text())
     }
 
     /// Of a document that has neither name nor namespace.

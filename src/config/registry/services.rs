@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use smallvec::SmallVec;
-
 use crate::config::istio::Object;
 use crate::config::istio::service_entry::{Protocol, Resolution, ServiceEntry, ServicePort};
 use crate::route::host::{HostName, HostPattern};
-use crate::route::table::ObjectRef;
+use crate::route::table::ObjectRefs;
 
 use super::host_index::{HostIndex, wider};
 
@@ -24,7 +22,7 @@ pub struct Service<'a> {
     /// The host as the operator wrote it.
     pub host: &'a str,
     /// The ServiceEntries, oldest first.
-    pub objects: SmallVec<[Arc<ObjectRef>; 1]>,
+    pub objects: ObjectRefs,
     /// The ports, oldest entry first; the first to declare a number has it.
     pub ports: Vec<ServicePortEntry<'a>>,
     /// Later declarations of a port that the service has already.
@@ -113,7 +111,7 @@ impl<'a> Services<'a> {
         let id = *self.by_host.entry(&pattern, || next);
         if id == next {
             let ports = Vec::with_capacity(entry.spec.ports.len());
-            self.list.push(Service { pattern, host, objects: SmallVec::new(), ports, shadowed: Vec::new() });
+            self.list.push(Service { pattern, host, objects: ObjectRefs::new(), ports, shadowed: Vec::new() });
         }
         let service = &mut self.list[id.0];
         service.objects.push(Arc::clone(&entry.origin.object));

@@ -101,7 +101,7 @@ fn a_port_without_a_server_and_a_subset_without_a_rule_lead_nowhere() {
 fn a_service_entry_for_the_name_of_the_service_holds_before_the_gateway() {
     let own = entry("own", OWN, HTTP, DNS);
     let yaml = a_and_b() + &own + &gateway(&plain(80, "a.com")) + &routes("r", "a.com", &[way(80)]);
-    assert_eq!(&*cluster(&load(&yaml), leads(&load(&yaml), 80, "a.com")).name, format!("outbound|80||{OWN}"));
+    assert_eq!(cluster(&load(&yaml), leads(&load(&yaml), 80, "a.com")).name.as_str(), format!("outbound|80||{OWN}"));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_server_for_https_keeps_its_routes_beside_one_that_redirects_to_it() {
     let loaded = load(&yaml);
     assert_eq!(for_clients(&yaml, "a.com"), redirected());
     let host = loaded.routes.gateway_http(443, &name("a.com")).expect("admitted");
-    assert_eq!(&*cluster(&loaded, destination(&host.routes[0])).name, "outbound|80||b.com");
+    assert_eq!(cluster(&loaded, destination(&host.routes[0])).name.as_str(), "outbound|80||b.com");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn tls_servers_take_the_names_that_their_virtual_services_route() {
     let route = |host: &TlsHost| host.route.as_ref().expect("routed").pick(0);
     assert_eq!(route(tls(&loaded, 443, "a.com").expect("listed")), Destination::Gateway(443));
     let host = loaded.routes.gateway_tls(443, &name("a.com")).expect("admitted");
-    assert_eq!(&*cluster(&loaded, route(host)).name, "outbound|443||a.com");
+    assert_eq!(cluster(&loaded, route(host)).name.as_str(), "outbound|443||a.com");
     // Nobody's TLS goes through a server at which it would end.
     let loaded = with("ISTIO_MUTUAL");
     assert_eq!(route(tls(&loaded, 443, "a.com").expect("listed")), Destination::Missing);

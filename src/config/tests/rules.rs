@@ -16,7 +16,7 @@ fn the_policy_of_a_subset_overrides_part_by_part() {
     let loaded = load(&text);
     let host = http(&loaded, 80, "a.example.com").expect("listed");
     let [subset, all] = [0, 1].map(|index| cluster(&loaded, destination(&host.routes[index])));
-    assert_eq!(&*subset.name, "outbound|80|v1|a.example.com");
+    assert_eq!(subset.name.as_str(), "outbound|80|v1|a.example.com");
     assert_eq!((subset.balance, subset.connect_timeout.as_secs()), (Balance::RoundRobin, 3));
     assert_eq!((all.balance, all.connect_timeout.as_secs()), (Balance::Random, 3));
     let count = |cluster: &Cluster| {

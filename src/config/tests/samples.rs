@@ -6,7 +6,7 @@ use super::*;
 fn the_passthrough_sample_routes_by_sni() {
     let loaded = load(PASSTHROUGH);
     let cluster = tls_cluster(&loaded, 443, "www.googleapis.com");
-    assert_eq!(&*cluster.name, "outbound|443||www.googleapis.com");
+    assert_eq!(cluster.name.as_str(), "outbound|443||www.googleapis.com");
     assert_eq!(cluster.endpoints, dns("www.googleapis.com", 443));
     assert!(cluster.tls.is_none());
     assert!(tls(&loaded, 443, "googleapis.com").is_none());

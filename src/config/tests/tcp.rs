@@ -18,7 +18,7 @@ fn tcp<'a>(loaded: &'a Loaded, port: u16, destination: Option<&str>) -> Option<&
 }
 
 fn cluster_name<'a>(loaded: &'a Loaded, route: Option<&'a Weighted>) -> &'a str {
-    &cluster(loaded, route.expect("a route").pick(0)).name
+    cluster(loaded, route.expect("a route").pick(0)).name.as_str()
 }
 
 #[test]

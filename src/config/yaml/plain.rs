@@ -197,7 +197,9 @@ fn plain(text: &str) -> Option<&str> {
 }
 
 fn uncommented(text: &str) -> &str {
-    text.find(" #").map_or(text, |comment| text[..comment].trim_end_matches(' '))
+    let mut marks = memchr::memchr_iter(b'#', text.as_bytes());
+    let comment = marks.find(|mark| text[..*mark].ends_with(' '));
+    comment.map_or(text, |comment| text[..comment].trim_end_matches(' '))
 }
 
 fn word(text: &str) -> Node<'_> {

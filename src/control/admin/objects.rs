@@ -134,7 +134,7 @@ mod tests {
                 kind,
                 namespace: "default".into(),
                 name: "a".into(),
-                source: Place::new("a.yaml".into(), 1),
+                source: Place::new(Arc::new("a.yaml".to_owned()), 1),
             }),
             document: serde_yaml::from_str(yaml).unwrap(),
             created: Some("2026-03-01T08:15:30Z".parse().unwrap()),

@@ -9,7 +9,7 @@ fn object(kind: &'static str, name: &str) -> Arc<ObjectRef> {
         kind,
         namespace: "default".into(),
         name: name.into(),
-        source: Place::new("test.yaml".into(), 1),
+        source: Place::new(Arc::new("test.yaml".to_owned()), 1),
     })
 }
 

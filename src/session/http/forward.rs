@@ -93,7 +93,7 @@ impl<'s> ClusterRef<'s> {
     /// Name and service, for the log and the metrics.
     fn names(&self) -> (&'s str, &'s str) {
         match self {
-            Self::Route(cluster) => (&cluster.name, &cluster.service),
+            Self::Route(cluster) => (cluster.name.as_str(), cluster.name.service()),
             Self::Anywhere(_) => (decide::PASSTHROUGH_CLUSTER, "unknown"),
         }
     }
@@ -123,7 +123,7 @@ impl<'s> Plan<'s> {
             requested: Some(onward.requested),
             timeout: route.timeout,
             retry: &route.retry,
-            key: hash.and_then(|hash| hash.key(client.peer.ip(), Some(facts))),
+            key: hash.and_then(|hash| hash.key(client.peer().ip(), Some(facts))),
             passage: None,
         })
     }

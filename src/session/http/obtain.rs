@@ -143,7 +143,7 @@ pub(super) async fn open(
 ) -> Result<Box<Connection>, AttemptError> {
     let Making { cluster, candidates, .. } = making;
     let mut error = AttemptError { failure: Failure::NoHealthyUpstream, cause: Cause::Final };
-    let client = dial::Client { source: turn.client.peer, destination: turn.client.local };
+    let client = dial::Client { source: turn.client.peer(), destination: turn.client.local() };
     for address in candidates {
         turn.story.upstream = Some(*address);
         let failure = match dial::reach(cluster, *address, client).await {

@@ -194,8 +194,8 @@ impl Story<'_> {
             cluster: if not_listed { Some(BLACK_HOLE_CLUSTER) } else { self.cluster },
             service: self.service,
             upstream_local: self.upstream_local,
-            downstream_local: client.local,
-            downstream_remote: client.peer,
+            downstream_local: client.local(),
+            downstream_remote: client.peer(),
             server_name: tls.and_then(|tls| tls.server_name.as_ref()).map(HostName::as_str),
             route: if not_listed { Some("block_all") } else { self.route.as_deref() },
             originated_tls: self.originated_tls,
@@ -204,7 +204,7 @@ impl Story<'_> {
         let denied = Denied {
             host: self.host.as_ref().map_or("-", HostName::as_str),
             port: client.service_port,
-            source: client.peer.ip(),
+            source: client.peer().ip(),
             spoken: Spoken::Http,
         };
         let failure = failure.as_ref().map(|failure| (failure, denied));
