@@ -82,6 +82,10 @@ class Process:
         """Resident memory of the tree; a page that several of its processes share counts once (PSS)."""
         return sum(_resident_bytes(pid) for pid in self.tree())
 
+    def peak_bytes(self):
+        """The most that was resident at any one moment, over the processes of the tree that live."""
+        return sum(_peak_bytes(pid) for pid in self.tree())
+
 
 class Children:
     """Every process started through here has ended when the `with` block is left, however it is left."""
@@ -173,6 +177,17 @@ def _resident_bytes(pid):
         with open(f"/proc/{pid}/smaps_rollup") as file:
             for line in file:
                 if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
+def _peak_bytes(pid):
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
     except (FileNotFoundError, ProcessLookupError):
         pass

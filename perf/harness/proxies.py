@@ -21,6 +21,8 @@ class Proxy:
 
     name = ""
     has_http = True
+    has_workers = False
+    """True: `WORKERS` says how many threads there are."""
     reload_signal = signal.SIGHUP
 
     def __init__(self, site, children, index, binary):
@@ -40,7 +42,7 @@ class Proxy:
         """What the templates of perf/peers may name."""
         values = {"DIR": self.directory, "HTTP_PORT": self.http_port, "TLS_PORT": self.ports[1],
                   "ADMIN_PORT": self.ports[2], "HTTP_HOST": HTTP_HOST, "CA": self.site.path("ca.crt"),
-                  "FILES": 4096, "CHUNK_BYTES": 16384, "SPIN": "0s", "LOG": False, **settings}
+                  "FILES": 4096, "CHUNK_BYTES": 16384, "SPIN": "0s", "LOG": False, "WORKERS": 1, **settings}
         values["ACCESS_LOG"] = self.path("access.log") if values["LOG"] else ""
         values["CONNECTIONS"] = values["FILES"] // 2 - 64
         for service, port in self.site.backend_ports.items():
@@ -140,6 +142,7 @@ class Envoy(Proxy):
 
 class Portcullis(Proxy):
     name = "portcullis"
+    has_workers = True
 
     def files(self, values):
         services = "".join(self._entry(service, tls_host(service), service) for service in SERVICES)

@@ -29,6 +29,8 @@ COLUMNS = [
     ("empty_mb", "empty MB", "{:.1f}"),
     ("rss_mb", "RSS MB", "{:.1f}"),
     ("reloaded_mb", "reloaded MB", "{:.1f}"),
+    ("peak_mb", "peak MB", "{:.1f}"),
+    ("worker_mb", "MB per further worker", "{:.1f}"),
     ("reloads", "reloads", "{:.0f}"),
     ("upstream_opened", "upstream opened", "{:,.0f}"),
     ("errors", "errors", "{:,.0f}"),

@@ -157,24 +157,37 @@ def reload_storm(stage, proxy):
     return figures | {"reloads": reloads}
 
 
+SETTLE_SECONDS = 3
+"""Until what a start or reload has needed for a moment is given back, where that happens at all."""
+
+
 def hosts(count, settings=None):
     """Start and reload with `count` allowed hosts: until a new connection to the last one passes."""
     def measure(stage, proxy):
         names = [f"host-{index}.perf.test" for index in range(count)]
         proxy.start(settings, extra_hosts=names)
         start_seconds = _seconds(lambda: proxy.await_ready(host=names[-1]))
-        time.sleep(0.3)
-        ready_bytes, ready_cpu = proxy.process.memory_bytes(), proxy.process.cpu_seconds()
-        names.append("added.perf.test")
-        proxy.write_hosts(names)
-        reload_seconds = _seconds(lambda: (proxy.reload(), proxy.await_ready(host=names[-1])))
-        time.sleep(0.3)
-        reload_cpu = proxy.process.cpu_seconds() - ready_cpu
+        ready_cpu = proxy.process.cpu_seconds()
+        time.sleep(SETTLE_SECONDS)
+        ready_bytes, peak_bytes = proxy.process.memory_bytes(), proxy.process.peak_bytes()
+        settled_cpu = proxy.process.cpu_seconds()
+        added = names + ["added.perf.test"]
+        proxy.write_hosts(added)
+        reload_seconds = _seconds(lambda: (proxy.reload(), proxy.await_ready(host=added[-1])))
+        time.sleep(SETTLE_SECONDS)
+        reload_cpu = proxy.process.cpu_seconds() - settled_cpu
         reloaded_bytes = proxy.process.memory_bytes()
         proxy.stop()
-        return {"start_ms": start_seconds * 1e3, "start_cpu_ms": ready_cpu * 1e3, "rss_mb": ready_bytes / 1e6,
-                "reload_ms": reload_seconds * 1e3, "reload_cpu_ms": reload_cpu * 1e3,
-                "reloaded_mb": reloaded_bytes / 1e6}
+        figures = {"start_ms": start_seconds * 1e3, "start_cpu_ms": ready_cpu * 1e3, "rss_mb": ready_bytes / 1e6,
+                   "reload_ms": reload_seconds * 1e3, "reload_cpu_ms": reload_cpu * 1e3,
+                   "reloaded_mb": reloaded_bytes / 1e6, "peak_mb": peak_bytes / 1e6}
+        if proxy.has_workers:
+            proxy.start({**(settings or {}), "WORKERS": 2}, extra_hosts=names)
+            proxy.await_ready(host=names[-1])
+            time.sleep(SETTLE_SECONDS)
+            figures["worker_mb"] = (proxy.process.memory_bytes() - ready_bytes) / 1e6
+            proxy.stop()
+        return figures
     return measure
 
 
