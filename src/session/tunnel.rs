@@ -411,7 +411,7 @@ impl Story {
         let alerted = alert(client, &failure, self);
         self.end(context, client, Some(failure));
         if alerted {
-            client.linger(&context.scratch).await;
+            Box::pin(client.linger(&context.scratch)).await;
         }
     }
 
