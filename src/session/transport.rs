@@ -102,6 +102,12 @@ impl Transport {
         self.stream().map_or(Poll::Pending, |stream| stream.poll_given_up(context))
     }
 
+    /// Whether it is a stream that the client has given up. A connection is not asked: that would cost every request.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.stream().is_some_and(ClientStream::is_given_up)
+    }
+
     /// What follows the body of the answer; to be called before its end is sent. Nothing does in HTTP/1.1.
     pub fn set_trailers(&self, trailers: HeaderMap) {
         if let Self::Stream(stream) = self {

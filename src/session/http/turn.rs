@@ -109,6 +109,10 @@ impl<'a> Turn<'a> {
     /// Decides, and lets the request suffer what its route has in store for it first.
     async fn begin(&mut self) -> Result<Next<'a>, Failure> {
         let (next, fault) = self.decide()?;
+        // A reset is often read together with the request that it takes back: nobody outside is to be bothered with either.
+        if self.client.transport.is_given_up() {
+            return Err(Failure::DownstreamClosed);
+        }
         if let Some(fault) = fault {
             let timeout = if let Next::Forward(plan) = &next { plan.timeout } else { None };
             Box::pin(self.suffer(fault, timeout)).await?;

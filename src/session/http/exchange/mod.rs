@@ -118,6 +118,10 @@ impl<'t, 'a> Exchange<'t, 'a> {
     /// # Errors
     /// What it came to nothing by.
     pub(super) async fn run(&mut self, plan: &Plan<'_>) -> Result<(), Broken> {
+        // Once more: a connection may have been made meanwhile, or an attempt have failed.
+        if self.turn.client.transport.is_given_up() {
+            return Err(Failure::DownstreamClosed.into());
+        }
         self.send_request(plan)?;
         while !self.is_over() {
             self.advance().await?;
