@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use support::certificates::Authority;
 use support::gateway::{Gateway, Port};
 use support::http2::{Client, Server, read, request, send};
+use support::log::Line;
 use support::pattern::{Checker, intact};
 use support::resources::{self, GOOGLEAPIS};
 use support::upstream::Upstream;
@@ -642,6 +643,59 @@ fn a_side_that_stops_reading_stops_the_other() {
     });
     assert!(gateway.memory_kib() < 100_000, "{} KiB", gateway.memory_kib());
     assert_eq!(server.seen().requests, 1);
+}
+
+/// Begins a call, sends nothing more, and waits for what the gateway says.
+fn fall_silent(gateway: &Gateway, path: &str) -> Line {
+    Client::connect(gateway.http()).run(async |sender| {
+        let mut sender = sender.ready().await.expect("an open connection");
+        let (answer, _stream) = sender.send_request(grpc_request(path), false).expect("a good request");
+        let answer = read(answer.await.expect("an answer")).await.expect("all of it");
+        assert!(answer.is_head_only);
+    });
+    gateway.log().first()
+}
+
+#[test]
+fn a_claim_to_be_a_call_buys_no_time_before_an_upstream_of_http1() {
+    let upstream = Upstream::plain(service::http);
+    let gateway = Gateway::builder()
+        .host(HOST)
+        .setting("limits: {bodyIdleTimeout: 300ms}\n")
+        .resources(entry("HTTP", upstream.port()))
+        .start();
+    assert_eq!(fall_silent(&gateway, "/x").details, "request_body_timeout");
+}
+
+#[test]
+fn a_call_may_be_silent_for_longer_than_a_body() {
+    let server = Server::start();
+    let gateway = Gateway::builder()
+        .host(HOST)
+        .setting("limits: {bodyIdleTimeout: 300ms}\n")
+        .resources(entry("GRPC", server.port()))
+        .start();
+    Client::connect(gateway.http()).run(async |sender| {
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, _stream) = sender.send_request(grpc_request("/hang"), false).unwrap();
+        tokio::time::timeout(Duration::from_secs(1), answer).await.unwrap_err();
+    });
+}
+
+#[test]
+fn a_client_that_falls_silent_is_not_held_against_the_upstream() {
+    let outliers = "{outlierDetection: {consecutiveGatewayErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100}}";
+    let route = format!("  - timeout: 300ms\n    route: [{{destination: {{host: {HOST}}}}}]\n");
+    let timeout = ["---\n", &resources::virtual_service("api", HOST, &route)].concat();
+    for (limits, more, details) in
+        [("limits: {tunnelIdleTimeout: 300ms}\n", "", "request_body_timeout"), ("", &*timeout, "response_timeout")]
+    {
+        let server = Server::start();
+        let yaml = [&entry("GRPC", server.port()), &*rule(outliers), more].concat();
+        let gateway = Gateway::builder().host(HOST).setting(limits).resources(yaml).start();
+        assert_eq!(fall_silent(&gateway, "/hang").details, details);
+        assert_eq!(gateway.client().get(HOST, "/").status, 200);
+    }
 }
 
 #[test]

@@ -315,9 +315,13 @@ async fn attempt(
     let terms = exchange::Terms { deadline, head_deadline, retry_on, fields: plan.answer_fields(), reused };
     turn.client.set_upstream(Some(connection.share()));
     let mut exchange = Exchange::new(turn, connection, terms);
+    let mut awaits_body = false;
     let result = match exchange.run(plan).await {
         Ok(()) => Ok(exchange.finish()),
-        Err(broken) => exchange.break_off(broken).map(|ending| (ending, None)),
+        Err(broken) => {
+            awaits_body = exchange.awaits_body();
+            exchange.break_off(broken).map(|ending| (ending, None))
+        }
     };
     turn.client.set_upstream(None);
     context.balancer.ended(address);
@@ -338,22 +342,23 @@ async fn attempt(
         }
         Err(Broken::Failure(failure)) => {
             let error = classify(failure, reused && !(is_stream && excused), turn);
-            report(plan, address, &error);
+            report(plan, address, &error, awaits_body);
             Err(error)
         }
         Err(Broken::Status) => Err(AttemptError { failure: Failure::UpstreamClosed, cause: Cause::Status }),
     }
 }
 
-/// Tells the account of a request that got no answer. Answers are told of when their head is there.
-fn report(plan: &Plan<'_>, address: SocketAddr, error: &AttemptError) {
+/// Tells the account of a request that got no answer. Answers are told of when their head is there. `awaits_body`: the
+/// client had not sent all of it, and what took too long is no fault of the endpoint's.
+fn report(plan: &Plan<'_>, address: SocketAddr, error: &AttemptError, awaits_body: bool) {
     let Some(passage) = &plan.passage else { return };
     match (&error.cause, &error.failure) {
         (Cause::Stale, _) => {}
         (_, Failure::UpstreamClosed | Failure::UpstreamReset | Failure::ResponseMalformed) => {
             passage.account().report(address, Outcome::Failed);
         }
-        (_, Failure::UpstreamTimeout | Failure::RequestDeadline) => {
+        (_, Failure::UpstreamTimeout | Failure::RequestDeadline) if !awaits_body => {
             passage.account().report(address, Outcome::TimedOut);
         }
         _ => {}

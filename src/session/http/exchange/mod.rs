@@ -185,11 +185,11 @@ impl<'t, 'a> Exchange<'t, 'a> {
     /// How long to wait, and what it means when nothing happens.
     fn patience(&self) -> (Duration, Failure) {
         let limits = &self.turn.snapshot.settings.limits;
-        let uploading = !self.upload.is_done() && !self.abandoned && !self.connection.is_blocked();
-        let (limit, silence) = if self.is_quiet_call() {
+        let (limit, silence) = if self.awaits_body() {
+            let limit = if self.is_quiet_call() { limits.tunnel_idle_timeout } else { limits.body_idle_timeout };
+            (limit, Failure::RequestBodyTimeout)
+        } else if self.is_quiet_call() {
             (limits.tunnel_idle_timeout, Failure::UpstreamTimeout)
-        } else if uploading && self.response.is_none() {
-            (limits.body_idle_timeout, Failure::RequestBodyTimeout)
         } else if self.response.is_some() || self.connection.is_blocked() || self.abandoned {
             (limits.body_idle_timeout, Failure::UpstreamTimeout)
         } else {
@@ -203,10 +203,16 @@ impl<'t, 'a> Exchange<'t, 'a> {
         }
     }
 
+    /// Whether there is no answer yet, and the client owes the rest of its request: no silence is the upstream's then.
+    pub(super) fn awaits_body(&self) -> bool {
+        self.response.is_none() && !self.upload.is_done() && !self.abandoned && !self.connection.is_blocked()
+    }
+
     /// Whether it is a call of gRPC in which nobody keeps anybody waiting: streams may have nothing to say for long, as
-    /// tunnels may.
+    /// tunnels may. What a client says of itself is not enough: its upstream must be able to have such calls.
     fn is_quiet_call(&self) -> bool {
         self.turn.client.transport.stream().is_some()
+            && self.connection.is_stream()
             && self.pending.is_empty()
             && !self.connection.is_blocked()
             && is_grpc(&self.turn.head.head, self.turn.inbound.bytes())
