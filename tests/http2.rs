@@ -575,6 +575,53 @@ fn unary_calls_pass_with_trailers_both_ways() {
     assert_eq!((line.request.as_str(), line.bytes_received, line.bytes_sent), ("POST /echo HTTP/2", 10, 10));
 }
 
+/// The server's answer has the trailers of the request.
+#[test]
+fn trailers_bring_nothing_that_heads_may_not() {
+    let server = Server::start();
+    let route = format!(
+        "  - headers:
+      request: {{remove: [x-inner], set: {{x-team: red}}}}
+      response: {{remove: [x-server], set: {{x-answer: ours}}}}
+    route: [{{destination: {{host: {HOST}}}}}]
+"
+    );
+    let yaml = [&entry("GRPC", server.port()), "---\n", &resources::virtual_service("api", HOST, &route)].concat();
+    // Those that heads may have by the operator's leave, trailers may not.
+    let leave = "headers: {forwarded: FORWARD, mesh: FORWARD, methodOverride: FORWARD, underscores: ALLOW}\n";
+    let gateway = Gateway::builder().host(HOST).setting(leave).resources(yaml).start();
+    let withheld = [
+        "x-forwarded-for",
+        "x-real-ip",
+        "forwarded",
+        "via",
+        "x-envoy-retry-on",
+        "x-forwarded-client-cert",
+        "x-http-method-override",
+        "x_forwarded_for",
+        "some_name",
+        "x-inner",
+        "x-team",
+        "x-server",
+        "x-answer",
+    ];
+    let trailers: HeaderMap = withheld
+        .iter()
+        .chain(&["x-checksum"])
+        .map(|name| (name.parse().unwrap(), HeaderValue::from_static("theirs")))
+        .collect();
+    let mut client = Client::connect(gateway.http());
+    let answer = client.ask(grpc_request("/echo"), Some((b"x", trailers))).unwrap();
+    assert_eq!((answer.trailer("grpc-status"), answer.trailer("x-checksum")), (Some("0"), Some("theirs")));
+    for name in withheld {
+        assert_eq!(answer.trailer(name), None, "{name}");
+    }
+    assert_eq!(answer.header("x-answer"), Some("ours"));
+    // What is closed to answers alone has reached the server.
+    let seen = server.seen().trailers;
+    assert_eq!(seen, ["grpc-status", "x-answer", "x-checksum", "x-server"]);
+}
+
 #[test]
 fn an_answer_of_trailers_alone_is_one_head() {
     let (_server, gateway) = grpc();

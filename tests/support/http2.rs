@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     under_way: usize,
     /// Requests that were reset by the other side.
     pub(crate) given_up: usize,
+    /// Names of the last trailers of `/echo`, in order.
+    pub(crate) trailers: Vec<String>,
 }
 
 impl Server {
@@ -151,6 +153,9 @@ async fn respond(
             }
             let mut trailers = body.trailers().await?.unwrap_or_default();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let mut names: Vec<_> = trailers.keys().map(ToString::to_string).collect();
+            names.sort();
+            seen.lock().expect("no panics").trailers = names;
             stream.send_trailers(trailers)
         }
         "/denied" => {

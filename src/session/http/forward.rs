@@ -312,7 +312,8 @@ async fn attempt(
     let context = Rc::clone(turn.context);
     context.balancer.began(address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
-    let terms = exchange::Terms { deadline, head_deadline, retry_on, fields: plan.answer_fields(), reused };
+    let (request_fields, fields) = (&plan.edits.request, plan.answer_fields());
+    let terms = exchange::Terms { deadline, head_deadline, retry_on, request_fields, fields, reused };
     turn.client.set_upstream(Some(connection.share()));
     let mut exchange = Exchange::new(turn, connection, terms);
     let mut awaits_body = false;

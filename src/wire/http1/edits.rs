@@ -80,7 +80,9 @@ impl FieldEdits {
         !self.dropped.is_empty()
     }
 
-    pub(super) fn drops(&self, name: &[u8]) -> bool {
+    /// Whether fields of this name are left out.
+    #[must_use]
+    pub fn drops(&self, name: &[u8]) -> bool {
         self.dropped.iter().any(|dropped| name.eq_ignore_ascii_case(dropped.as_bytes()))
     }
 

@@ -17,7 +17,7 @@ pub use frames::{Count, Frames};
 pub use grpc::{grpc_fields, is_grpc};
 pub use request::{read_request, takes_trailers, write_request};
 pub use response::{Body, read_response, write_response};
-pub use trailers::forwardable;
+pub use trailers::{forwardable, of_answer, of_request};
 
 use http::HeaderMap;
 use http::header::{self, HeaderName};

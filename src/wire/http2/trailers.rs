@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 
+use crate::wire::http1::{Claims, FieldEdits};
+
 use super::is_connection_specific;
 
 /// The trailers that may be passed on: none that routes or frames a message, or concerns a connection. `None`: more than
@@ -13,9 +15,32 @@ pub fn forwardable(mut trailers: HeaderMap, bytes_max: usize) -> Option<HeaderMa
     if bytes > bytes_max {
         return None;
     }
-    let closed: Vec<HeaderName> = trailers.keys().filter(|name| !is_forwardable(name)).cloned().collect();
-    closed.iter().for_each(|name| drop(trailers.remove(name)));
+    withhold(&mut trailers, |name| !is_forwardable(name));
     Some(trailers)
+}
+
+/// What an upstream gets of the trailers of a request. Nobody has judged them, and servers may add them to the fields of
+/// the head: none passes that would be withheld there under any policy, or whose name has a `_`, which such servers may take
+/// for a `-`; nor does what the route takes from the head or sets in it.
+#[must_use]
+pub fn of_request(mut trailers: HeaderMap, edits: &FieldEdits) -> HeaderMap {
+    withhold(&mut trailers, |name| {
+        let name = name.as_str().as_bytes();
+        Claims::of(name) != Claims::NONE || name.contains(&b'_') || edits.drops(name)
+    });
+    trailers
+}
+
+/// What a client gets of the trailers of its answer: nothing that the route takes from the head or sets in it.
+#[must_use]
+pub fn of_answer(mut trailers: HeaderMap, edits: &FieldEdits) -> HeaderMap {
+    withhold(&mut trailers, |name| edits.drops(name.as_str().as_bytes()));
+    trailers
+}
+
+fn withhold(trailers: &mut HeaderMap, closed: impl Fn(&HeaderName) -> bool) {
+    let closed: Vec<HeaderName> = trailers.keys().filter(|name| closed(name)).cloned().collect();
+    closed.iter().for_each(|name| drop(trailers.remove(name)));
 }
 
 fn is_forwardable(name: &HeaderName) -> bool {

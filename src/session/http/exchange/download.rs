@@ -10,6 +10,7 @@ use crate::wire::http1::{
     BodyLength, BodyReader, HeadLimits, NO_FIELD_EDITS, Parsed, ResponseEdits, ResponseHead, SWITCHING_PROTOCOLS,
     Version, downstream_length, parse_response, write_chunk, write_last_chunk, write_response,
 };
+use crate::wire::http2::of_answer;
 
 use super::{Broken, Exchange, body_limits};
 
@@ -49,7 +50,7 @@ impl Exchange<'_, '_> {
         if self.connection.is_stream()
             && let Some(trailers) = self.connection.take_trailers()
         {
-            self.turn.client.transport.set_trailers(trailers);
+            self.turn.client.transport.set_trailers(of_answer(trailers, self.terms.fields));
         }
         // What came before a fault is passed on all the same.
         let sent = self.send_to_client(&mut output, data);

@@ -61,6 +61,8 @@ pub(super) struct Terms<'t> {
     pub(super) head_deadline: Deadline,
     /// Statuses that are not passed on, but tried again.
     pub(super) retry_on: &'t [u16],
+    /// Changes to the request head.
+    pub(super) request_fields: &'t FieldEdits,
     /// Changes to the response head.
     pub(super) fields: &'t FieldEdits,
     /// Whether the connection has served a request before.

@@ -10,6 +10,7 @@ use crate::upstream::connection::ConnectionError;
 use crate::wire::http1::{
     BodyLength, BodyLimits, BodyReader, RequestEdits, write_chunk, write_last_chunk, write_request,
 };
+use crate::wire::http2::of_request;
 
 use super::super::super::stream::ClientStream;
 use super::super::forward::Plan;
@@ -54,7 +55,7 @@ impl Exchange<'_, '_> {
         if self.upload.is_done()
             && let Some(trailers) = stream.trailers()
         {
-            self.connection.set_trailers(trailers);
+            self.connection.set_trailers(of_request(trailers, self.terms.request_fields));
         }
     }
 
