@@ -26,9 +26,10 @@ pub struct Limits {
     pub http_idle_timeout: Duration,
     /// `tunnelIdleTimeout`: longest silence of a tunnel in both directions. Default 1 h, as Istio's.
     pub tunnel_idle_timeout: Duration,
-    /// `sessionsPerWorker`: most client connections of one worker. Default 100,000, at most 1,000,000.
+    /// `sessionsPerWorker`: most client connections of one worker; each further request at once on one in HTTP/2 counts as
+    /// another. Default 100,000, at most 1,000,000.
     pub sessions_per_worker: usize,
-    /// `sessionsPerSource`: most client connections of one worker from one source address. Default off.
+    /// `sessionsPerSource`: most of them from one source address. Default off.
     pub sessions_per_source: Option<usize>,
     /// `interimResponses`: most 1xx responses before the final one. Default 16, at most 100.
     pub interim_responses: usize,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::limits::DRAINED_BODY_BYTES_MAX;
+use crate::limits::{DRAINED_BODY_BYTES_MAX, Limits};
 use crate::net::{Address, Received, Scratch, Socket, within};
 use crate::route::decide::{EndedTls, Source};
 
@@ -68,6 +68,9 @@ pub struct Clients {
     open: RefCell<Slab<Rc<Client>>>,
     /// Sessions that have to be told of a drain, since they end by words of their protocol.
     bells: RefCell<Slab<Waker>>,
+    /// Requests on connections in HTTP/2 beyond the first of each, which the connection itself stands for.
+    streams: Cell<usize>,
+    /// Connections, and such requests, by address.
     sources: RefCell<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
 }
 
@@ -91,10 +94,38 @@ impl Clients {
         self.len() == 0
     }
 
-    /// Open connections from one address.
+    /// Whether `limits` allow one session more of this address: a connection, or a request that shares one with others
+    /// and may cost as much.
     #[must_use]
-    pub fn from_source(&self, source: IpAddr) -> usize {
-        self.sources.borrow().get(&source).copied().unwrap_or(0)
+    pub fn has_room(&self, source: IpAddr, limits: &Limits) -> bool {
+        let of_source = self.sources.borrow().get(&source).copied().unwrap_or(0);
+        self.len() + self.streams.get() < limits.sessions_per_worker
+            && limits.sessions_per_source.is_none_or(|most| of_source < most)
+    }
+
+    /// Counts a request that shares a connection from this address with others.
+    pub fn enter_stream(&self, source: IpAddr) {
+        self.streams.set(self.streams.get() + 1);
+        self.enter(source);
+    }
+
+    /// Counts it no more.
+    pub fn leave_stream(&self, source: IpAddr) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.leave(source);
+    }
+
+    fn enter(&self, source: IpAddr) {
+        *self.sources.borrow_mut().entry(source).or_insert(0) += 1;
+    }
+
+    fn leave(&self, source: IpAddr) {
+        if let Entry::Occupied(mut entry) = self.sources.borrow_mut().entry(source) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
     }
 
     /// Ends the connections between two requests; their sessions wake up to the end of the stream.
@@ -146,7 +177,7 @@ impl Registration {
     pub fn new(context: &Rc<Context>, client: &Rc<Client>) -> Self {
         let clients = &context.clients;
         let slot = clients.open.borrow_mut().insert(Rc::clone(client));
-        *clients.sources.borrow_mut().entry(client.peer().ip()).or_insert(0) += 1;
+        clients.enter(client.peer().ip());
         Self { context: Rc::clone(context), slot }
     }
 
@@ -165,13 +196,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let clients = &self.context.clients;
         let Some(client) = clients.open.borrow_mut().try_remove(self.slot) else { return };
-        let mut sources = clients.sources.borrow_mut();
-        if let Entry::Occupied(mut entry) = sources.entry(client.peer().ip()) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
+        clients.leave(client.peer().ip());
     }
 }
 

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
@@ -110,8 +111,12 @@ struct Streams {
     waker: RefCell<Option<Waker>>,
 }
 
-/// A stream's place among the others.
-struct Place(Rc<Streams>);
+/// A stream's place among the others, and, unless it is the only one, among the sessions of its worker.
+struct Place {
+    streams: Rc<Streams>,
+    context: Rc<Context>,
+    source: IpAddr,
+}
 
 impl Session {
     fn new(
@@ -208,15 +213,19 @@ impl Session {
         self.timer.insert(Timer::new(later)).poll(task).is_ready()
     }
 
-    /// Serves a request, or refuses it unseen if too many are under way: those that the client has given up, but that have
-    /// not ended yet, count here.
+    /// Serves a request, or refuses it unseen if too many are under way, here or from its address: those that the client
+    /// has given up, but that have not ended yet, count.
     fn open(&mut self, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
         self.requests = self.requests.saturating_add(1);
         if self.streams.open.get() >= HTTP2_STREAMS_MAX {
             answer.send_reset(Reason::REFUSED_STREAM);
             return;
         }
-        let place = Place::new(&self.streams);
+        let Some(place) = Place::take(&self.streams, &self.context, self.client.peer().ip()) else {
+            self.context.counters.borrow_mut().sessions_refused += 1;
+            answer.send_reset(Reason::REFUSED_STREAM);
+            return;
+        };
         let (context, connection) = (Rc::clone(&self.context), Rc::clone(&self.client));
         let meter = Rc::clone(&self.meter);
         monoio::spawn(async move {
@@ -253,22 +262,34 @@ async fn serve_stream(
     let client = connection.with_stream(stream);
     http::serve_stream(&context, &client, &parts, ends).await;
     if client.transport.stream().is_some_and(ClientStream::is_given_up) {
-        place.0.given_up.set(place.0.given_up.get().saturating_add(1));
+        place.streams.given_up.set(place.streams.given_up.get().saturating_add(1));
     }
 }
 
 impl Place {
-    fn new(streams: &Rc<Streams>) -> Self {
-        streams.open.set(streams.open.get() + 1);
-        Self(Rc::clone(streams))
+    /// `None`: the limits of sessions leave room for no other stream.
+    fn take(streams: &Rc<Streams>, context: &Rc<Context>, source: IpAddr) -> Option<Self> {
+        let open = streams.open.get();
+        if open > 0 {
+            if !context.clients.has_room(source, &context.snapshot().settings.limits) {
+                return None;
+            }
+            context.clients.enter_stream(source);
+        }
+        streams.open.set(open + 1);
+        Some(Self { streams: Rc::clone(streams), context: Rc::clone(context), source })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
+        let open = self.streams.open.get().saturating_sub(1);
+        self.streams.open.set(open);
+        if open > 0 {
+            self.context.clients.leave_stream(self.source);
+        }
         // The connection may have waited for this.
-        if let Some(waker) = self.0.waker.take() {
+        if let Some(waker) = self.streams.waker.take() {
             waker.wake();
         }
     }

@@ -182,8 +182,12 @@ fn audited(out: &mut Exposition, total: &Counters) {
 }
 
 fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
-    out.metric("portcullis_sessions_refused_total", Kind::Counter, "Client connections closed at a limit of sessions.")
-        .sample(&[], total.sessions_refused as f64);
+    out.metric(
+        "portcullis_sessions_refused_total",
+        Kind::Counter,
+        "Client connections closed, and streams refused, at a limit of sessions.",
+    )
+    .sample(&[], total.sessions_refused as f64);
     out.metric("portcullis_sessions_panicked_total", Kind::Counter, "Sessions that a bug ended.")
         .sample(&[], total.sessions_panicked as f64);
     out.metric("portcullis_ech_hellos_total", Kind::Counter, "Hellos that offered Encrypted ClientHello, or GREASE.")

@@ -65,9 +65,7 @@ pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, spec: &
 }
 
 fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, spec: &ListenerSpec) {
-    let limits = &context.snapshot().settings.limits;
-    let source_is_full = limits.sessions_per_source.is_some_and(|most| context.clients.from_source(peer.ip()) >= most);
-    if source_is_full || context.clients.len() >= limits.sessions_per_worker {
+    if !context.clients.has_room(peer.ip(), &context.snapshot().settings.limits) {
         context.counters.borrow_mut().sessions_refused += 1;
         socket.reset_on_close();
         return;

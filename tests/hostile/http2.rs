@@ -4,8 +4,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, RST_STREAM, Raw, SETTINGS,
-    WINDOW_UPDATE, block, frame, get, text,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, REFUSED_STREAM,
+    RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, block, frame, get, text,
 };
 use crate::scene::{HOST, Scene};
 use crate::support::gateway::Gateway;
@@ -211,6 +211,34 @@ fn more_streams_than_are_allowed_are_refused_and_the_others_served() {
         refused += usize::from(frame.kind == RST_STREAM && frame.payload == 7u32.to_be_bytes());
     }
     wait_until("the others to reach the upstream", || (scene.requests().len() == 100).then_some(()));
+}
+
+#[test]
+fn streams_count_as_sessions() {
+    for limits in ["sessionsPerSource: 5", "sessionsPerWorker: 5"] {
+        let scene = limited(limits);
+        let mut first = Raw::connect(scene.gateway.http(), &[]);
+        for stream in 0..8 {
+            first
+                .send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &get(HOST, "/silent")))
+                .expect("it reads");
+        }
+        for stream in [11, 13, 15] {
+            let reset = std::iter::from_fn(|| first.next()).find(|frame| frame.kind == RST_STREAM).expect("a refusal");
+            assert_eq!((reset.stream, reset.payload), (stream, REFUSED_STREAM.to_be_bytes().to_vec()), "{limits}");
+        }
+        // They leave no room for another connection either.
+        assert!(Raw::over(scene.gateway.client().socket(), &[]).next().is_none(), "{limits}");
+        assert_eq!(scene.gateway.metric("portcullis_sessions_refused_total"), Some(4.0), "{limits}");
+        wait_until("the others to reach the upstream", || (scene.requests().len() == 5).then_some(()));
+        // Where one ends, another may begin.
+        first.send(&frame(RST_STREAM, 0, 1, &8u32.to_be_bytes())).expect("it reads");
+        scene.next_line("the one that was given up");
+        assert_eq!(first.ask(17, &get(HOST, "/bytes/10")), Some(200), "{limits}");
+        first.send(&frame(RST_STREAM, 0, 3, &8u32.to_be_bytes())).expect("it reads");
+        scene.gateway.log().wait_for_count(3);
+        assert_eq!(Raw::connect(scene.gateway.http(), &[]).ask(1, &get(HOST, "/bytes/10")), Some(200), "{limits}");
+    }
 }
 
 #[test]
