@@ -74,6 +74,36 @@ fn requests_that_are_taken_back_with_the_same_breath_reach_no_upstream() {
 }
 
 #[test]
+fn a_request_that_is_taken_back_while_it_waits_reaches_no_upstream() {
+    let more = format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: one}}
+spec:
+  host: {HOST}
+  trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 1}}}}}}
+"
+    );
+    let scene = Scene::with_resources(Gateway::builder(), &more, service::http);
+    let mut raw = Raw::connect(scene.gateway.http(), &[]);
+    for stream in [1, 3] {
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &get(HOST, "/silent"))).expect("the gateway reads");
+    }
+    wait_until("the first to have the connection", || (scene.requests().len() == 1).then_some(()));
+    // Its answer says that the second has been read as well.
+    raw.send(&frame(PING, 0, 0, &[7; 8])).expect("the gateway reads");
+    std::iter::from_fn(|| raw.next()).find(|frame| frame.kind == PING).expect("an answer");
+    for stream in [3, 1] {
+        raw.send(&frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())).expect("the gateway reads");
+    }
+    let lines = scene.gateway.log().wait_for_count(2);
+    assert!(lines.iter().all(|line| line.flags == "DC"), "{lines:?}");
+    assert_eq!(raw.ask(5, &get(HOST, "/bytes/10")), Some(200));
+    assert_eq!(scene.requests().len(), 2, "{:?}", scene.requests());
+}
+
+#[test]
 fn heads_without_end_are_cut_by_size_and_by_time() {
     let scene = limited("requestHeadTimeout: 500ms");
     flooded(&scene, "CONTINUATION flood", &[], |raw, round| match round {
