@@ -61,6 +61,16 @@ async fn open(
     let outcome = within(patience, handshake(connection, socket, bytes)).await;
     let mut counters = context.counters.borrow_mut();
     match outcome {
+        // rustls takes a certificate from the ticket as it was verified once; since then it may have expired, or what revokes it.
+        Some(Ok(Established { session, .. }))
+            if session.is_resumed() && own.judge(session.peer_certificates()).is_err() =>
+        {
+            counters.client_handshakes_failed += 1;
+            Err((
+                Failure::ClientCertificate,
+                "TLS_error: the certificate of the session is not valid any more".to_owned(),
+            ))
+        }
         Some(Ok(Established { session, plain, ended })) => {
             match session.is_resumed() {
                 true => counters.client_handshakes_resumed += 1,

@@ -1,10 +1,11 @@
 //! Servers that let in only clients that show a certificate.
 
 use std::io::Read;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::scene::{API, MUTUAL, SIMPLE, Scene, server};
 use crate::support::certificates::{Authority, Identity};
-use crate::support::client;
+use crate::support::{client, wait_until};
 
 /// Whether a client with this certificate gets an answer.
 #[track_caller]
@@ -171,4 +172,30 @@ fn a_session_of_one_server_is_not_resumed_at_another() {
     assert!(!passes(&scene, None));
     let resumed = "portcullis_downstream_tls_handshakes_total{result=\"success\",resumed=\"true\"}";
     assert_eq!(scene.gateway.metric(resumed), Some(0.0));
+}
+
+/// A ticket carries the certificate as it was verified once.
+#[test]
+fn a_session_is_not_resumed_when_its_certificate_has_expired() {
+    let scene = Scene::new(MUTUAL);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let end = Duration::from_secs(now.as_secs() + 4);
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let identity = scene.clients.issue_with("workload", |parameters| parameters.not_after = epoch + end);
+    let config = scene.showing(&identity);
+    assert_eq!(scene.try_client(&config, API).expect("a handshake").get(API, "/bytes/1").status, 200);
+    assert_eq!(scene.try_client(&config, API).expect("a handshake").get(API, "/bytes/1").status, 200);
+    let resumed = "portcullis_downstream_tls_handshakes_total{result=\"success\",resumed=\"true\"}";
+    assert_eq!(scene.gateway.metric(resumed), Some(1.0));
+    wait_until("the certificate has expired", || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        (now > end + Duration::from_secs(1)).then_some(())
+    });
+    if let Ok(mut client) = scene.try_client(&config, API) {
+        client.send(format!("GET /bytes/1 HTTP/1.1\r\nHost: {API}\r\n\r\n"));
+        assert!(client.response().is_err());
+    }
+    assert_eq!(scene.gateway.metric(resumed), Some(1.0));
+    let refused = "portcullis_denied_total{reason=\"client_certificate_refused\",rule=\"\"}";
+    assert_eq!(scene.gateway.metric(refused), Some(1.0));
 }
