@@ -1,9 +1,9 @@
 //! portcullis: a node-level egress gateway.
 //!
 //! Workloads reach only those external services that an operator has named in Istio's own resources. A client that
-//! speaks TLS is passed through: its ClientHello is read, its bytes are relayed untouched. A client that speaks plain
-//! HTTP has its requests judged by host, method and path, and the gateway opens verified TLS for it. Everything else is
-//! refused, named, logged and counted.
+//! speaks TLS is passed through: its ClientHello is read, its bytes are relayed untouched; or its TLS ends at a Gateway's
+//! server. A client that speaks plain HTTP has its requests judged by host, method and path, and the gateway opens verified
+//! TLS for it. TCP goes where its port and address are listed. Everything else is refused, named, logged and counted.
 //!
 //! ```text
 //!                 control thread (tokio)                        one worker per CPU (monoio, io_uring or epoll)
@@ -19,7 +19,7 @@
 //! # Life of a session
 //!
 //! 1. [`worker`] accepts a connection and spawns [`session::serve`].
-//! 2. `session::peek` reads until it is clear whether the client speaks TLS or HTTP ([`wire::client_hello`]).
+//! 2. `session::peek` reads until it is clear whether the client speaks TLS ([`wire::client_hello`]), HTTP/1, HTTP/2, or else TCP.
 //! 3. TLS goes to `session::tunnel`: the server name is looked up in the worker's own [`route::trie`], policies are
 //!    asked, a cluster is chosen, its name resolved, its address judged and dialled ([`upstream`]); the hello is sent on
 //!    and [`relay`] moves bytes until both sides have finished. At a server of a Gateway at which TLS ends,
@@ -36,8 +36,8 @@
 //!
 //! # Who may use whom
 //!
-//! `session` uses `route`, `wire`, `upstream`, `relay`, `http2`, `net` and `telemetry`; these do not know it, nor `worker`,
-//! `control` or `config`. `upstream` uses `http2`, too, and both sides use `tls`. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
+//! `session` uses `route`, `wire`, `upstream`, `relay`, `http2`, `tls`, `net` and `telemetry`; these do not know it, nor `control`
+//! or `config`, and of `worker` only the batch in which log lines travel. `upstream` uses `http2`, too, and both sides use `tls`. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
 //! crosses from the control thread to the workers, and workers share nothing that is ever written.
 //!
 //! # Words

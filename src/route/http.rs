@@ -189,21 +189,25 @@ pub struct RetryPolicy {
 }
 
 /// First wait before another attempt where nothing is said: Envoy's default.
-pub const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
+const RETRY_BACK_OFF: Duration = Duration::from_millis(25);
+
+impl RetryPolicy {
+    /// Istio's default: two more attempts, for failures before the request was processed.
+    pub const DEFAULT: Self = Self {
+        attempts: 2,
+        per_try_timeout: None,
+        on_connect_failure: true,
+        on_reset: false,
+        on_refused: true,
+        on_status: Vec::new(),
+        back_off: RETRY_BACK_OFF,
+        avoid_tried: true,
+    };
+}
 
 impl Default for RetryPolicy {
-    /// Istio's default: two more attempts, for failures before the request was processed.
     fn default() -> Self {
-        Self {
-            attempts: 2,
-            per_try_timeout: None,
-            on_connect_failure: true,
-            on_reset: false,
-            on_refused: true,
-            on_status: Vec::new(),
-            back_off: RETRY_BACK_OFF,
-            avoid_tried: true,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -12,7 +12,7 @@ use crate::net::{Within, sleep, within};
 use crate::route::cluster::Cluster;
 use crate::route::decide;
 use crate::route::host::HostName;
-use crate::route::http::{Edits, Forward, Matched, NO_EDITS, RETRY_BACK_OFF, RetryPolicy};
+use crate::route::http::{Edits, Forward, Matched, NO_EDITS, RetryPolicy};
 use crate::snapshot::Snapshot;
 use crate::upstream::account::{Overflow, Passage};
 use crate::upstream::outlier::Outcome;
@@ -28,16 +28,7 @@ use super::{After, Client};
 const BACK_OFF_GROWTH_MAX: u32 = 10;
 
 /// How requests to hosts that no resource names are retried.
-static ANYWHERE_RETRY: RetryPolicy = RetryPolicy {
-    attempts: 2,
-    per_try_timeout: None,
-    on_connect_failure: true,
-    on_reset: false,
-    on_refused: true,
-    on_status: Vec::new(),
-    back_off: RETRY_BACK_OFF,
-    avoid_tried: true,
-};
+static ANYWHERE_RETRY: RetryPolicy = RetryPolicy::DEFAULT;
 
 /// Everything about a request that its route has settled.
 pub(super) struct Plan<'s> {
