@@ -23,7 +23,7 @@
 //! 3. TLS goes to `session::tunnel`: the server name is looked up in the worker's own [`route::trie`], policies are
 //!    asked, a cluster is chosen, its name resolved, its address judged and dialled ([`upstream`]); the hello is sent on
 //!    and [`relay`] moves bytes until both sides have finished. At a server of a Gateway at which TLS ends,
-//!    `session::terminate` does the handshake ([`tls`]) and HTTP follows inside it.
+//!    `session::terminate` does the handshake ([`tls`]) and HTTP follows inside it, or TCP, which is a tunnel again.
 //! 4. HTTP goes to `session::http`, a loop with one turn per request: read a head ([`wire::http1`]), decide, take an
 //!    upstream connection from the pool or open one ([`upstream::tls`]), stream both bodies, and keep what can be kept.
 //!    A client that opens with the preface of HTTP/2 gets a task per request ([`http2`], `session::http2`); each is served by

@@ -312,7 +312,6 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("VirtualService.tcp[].match[].destinationSubnets", "captured traffic"),
     ("VirtualService.tls[].match[].destinationSubnets", "captured traffic"),
-    ("VirtualService.tcp[].match[].gateways", "`mesh` only"),
     ("ServiceEntry.endpoints[].address", "no `unix://`"),
     ("VirtualService.gateways", "`mesh`, `namespace/name`, `name`"),
     (
@@ -372,7 +371,10 @@ const NOTES: &[(&str, &str)] = &[
     ("DestinationRule.trafficPolicy.tls.mode", "ISTIO_MUTUAL answers 503"),
     ("DestinationRule.trafficPolicy.tls.credentialName", "a Secret, else a folder"),
     ("Gateway.selector", "every selector means this node"),
-    ("Gateway.servers[].port.protocol", "TCP, and what is carried as TCP, is not served"),
+    (
+        "Gateway.servers[].port.protocol",
+        "MONGO, MYSQL and REDIS are TCP; in TLS that ends here, HTTPS is HTTP and TLS is TCP",
+    ),
     ("Gateway.servers[].tls.httpsRedirect", "of servers for plain HTTP"),
     (
         "Gateway.servers[].tls.mode",

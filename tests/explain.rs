@@ -202,6 +202,30 @@ fn captured_connections_are_explained_by_their_address() {
 }
 
 #[test]
+fn clients_that_speak_tls_to_a_port_that_takes_tcp_alone_are_told_what_a_session_gets() {
+    let entry = |name: &str, port: u16, addresses: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n  hosts: [{name}.example]\n{addresses}  ports: [{{number: {port}, name: tcp, protocol: TCP}}]\n  resolution: STATIC\n  endpoints: [{{address: 192.0.2.1}}]\n"
+        )
+    };
+    let resources = entry("db", 5432, "  addresses: [198.51.100.0/24]\n") + &entry("any", 9000, "");
+    for url in ["https://db.example:5432", "https://198.51.100.7:5432", "tcp://198.51.100.7:5432"] {
+        let (code, answer) = explain(&resources, &[url]);
+        assert_eq!((code, &answer["cluster"]), (0, &json!("outbound|5432||db.example")), "{url}: {answer}");
+        assert_eq!(answer["tls"], "PASSTHROUGH", "{url}: {answer}");
+    }
+    let (code, answer) = explain(&resources, &["https://whatever.example:9000"]);
+    assert_eq!((code, &answer["cluster"]), (0, &json!("outbound|9000||any.example")), "{answer}");
+    let (code, answer) = explain(&resources, &["https://other.example:5432"]);
+    assert_eq!((code, &answer["reason"]), (1, &json!("host_not_listed")), "{answer}");
+    // Where names count, they do.
+    let named =
+        resources.clone() + &resources::tls_entry("web", GOOGLEAPIS, 443).replace("number: 443", "number: 9000");
+    let (code, answer) = explain(&named, &[&format!("https://{GOOGLEAPIS}:9000")]);
+    assert_eq!((code, &answer["sni"]), (0, &json!(GOOGLEAPIS)), "{answer}");
+}
+
+#[test]
 fn what_an_audit_policy_matches_is_named_whatever_the_verdict() {
     let audit = "  action: AUDIT\n  rules:\n  - to: [{operation: {paths: [/books*]}}]\n";
     let policy = resources::authorization_policy("watched", audit);

@@ -7,6 +7,7 @@ mod answer;
 mod notes;
 mod places;
 mod question;
+mod tcp;
 mod traffic;
 mod verdict;
 

@@ -93,6 +93,8 @@ pub(super) struct ServerKey {
     pub(super) bounds: TlsBounds,
     /// Whether TLS 1.2 is the newest.
     pub(super) only_12: bool,
+    /// Whether HTTP is spoken inside.
+    pub(super) speaks_http: bool,
 }
 
 /// What makes two checks of clients equal.

@@ -1,6 +1,7 @@
 //! From text to tables: what a configuration comes to.
 
 mod closed;
+mod gateway_tcp;
 mod gateways;
 mod mesh;
 mod namespaces;
@@ -62,7 +63,7 @@ fn tls<'a>(loaded: &'a Loaded, port: u16, host: &str) -> Option<&'a TlsHost> {
 fn cluster(loaded: &Loaded, destination: Destination) -> &Cluster {
     match destination {
         Destination::Cluster(id) => loaded.routes.cluster(id).expect("a cluster of the tables"),
-        Destination::Gateway(port) => panic!("a Gateway on {port}"),
+        Destination::Gateway(port) | Destination::GatewayTcp(port) => panic!("a Gateway on {port}"),
         Destination::Missing => panic!("the destination does not exist"),
     }
 }

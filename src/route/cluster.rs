@@ -237,6 +237,8 @@ pub enum Destination {
     Cluster(ClusterId),
     /// The servers of this node's own Gateways on this port, whose routes decide again: once, and never from there.
     Gateway(u16),
+    /// The same, of bytes that no name tells apart: the server that takes TCP on this port.
+    GatewayTcp(u16),
     /// The route names a host, port or subset that does not exist: 503 `NC`.
     Missing,
 }

@@ -209,22 +209,30 @@ fn not_listed(snapshot: &Snapshot, source: Source) -> Result<(), Failure> {
 #[must_use]
 pub fn detection(snapshot: &Snapshot, source: Source) -> Detection {
     if source.gateway {
-        return Detection::Names;
+        return snapshot.routes.tcp_at(source).map_or(Detection::Names, |host| opaque(snapshot, host));
     }
     let (http, tls) = snapshot.routes.takes_names(source.port);
     match snapshot.routes.tcp(source.port, source.destination) {
-        Some(found) if found.host.is_opaque && (found.by_address || !http && !tls) => {
-            let authorization = &snapshot.routes.tables.authorization;
-            match authorization.looks_at_server_name(&found.host.objects) {
-                true => Detection::ServerName,
-                false => Detection::Nothing,
-            }
-        }
+        Some(found) if found.host.is_opaque && (found.by_address || !http && !tls) => opaque(snapshot, found.host),
         Some(_) => Detection::Everything,
         None if source.destination.is_none() => Detection::Names,
         None if http || tls => Detection::Everything,
         None => Detection::Briefly,
     }
+}
+
+/// What is known to be TCP is looked at for policies alone.
+fn opaque(snapshot: &Snapshot, host: &TcpHost) -> Detection {
+    match snapshot.routes.tables.authorization.looks_at_server_name(&host.objects) {
+        true => Detection::ServerName,
+        false => Detection::Nothing,
+    }
+}
+
+/// Whether what is in the TLS that ends here for a client is TCP.
+#[must_use]
+pub fn carries_tcp(snapshot: &Snapshot, source: Source) -> bool {
+    source.tls.is_some() && snapshot.routes.tcp_at(source).is_some()
 }
 
 /// Whether a client that speaks TLS is served as TCP: no host of this port has its server name, and the port or the
@@ -265,17 +273,17 @@ pub fn carries_http_as_tcp(snapshot: &Snapshot, source: Source, detection: Detec
 
 /// ALLOW_ANY for captured traffic: it may go where it meant to go.
 fn may_pass_by_address(snapshot: &Snapshot, source: Source) -> bool {
-    source.destination.is_some() && snapshot.settings.outbound == Outbound::AllowAny
+    source.destination.is_some() && !source.gateway && snapshot.settings.outbound == Outbound::AllowAny
 }
 
-/// Decides about a TCP session; `name` is the SNI, if the client speaks TLS and that is known.
+/// Decides about a TCP session; `name` is the SNI, if the client speaks TLS and that is known, or spoke it until here.
 ///
 /// # Errors
 /// The refusal.
 pub fn tcp<'s>(snapshot: &'s Snapshot, source: Source, name: Option<&HostName>) -> Result<TcpVerdict<'s>, Failure> {
-    let found = snapshot.routes.tcp(source.port, source.destination).map(|found| found.host);
+    let found = snapshot.routes.tcp_at(source);
     if found.is_none() && !may_pass_by_address(snapshot, source) {
-        return Err(Failure::NotListed);
+        return Err(if source.gateway { Failure::NoRoute } else { Failure::NotListed });
     }
     authorize(snapshot, &tcp_session(source, name, found.map_or(&[], |host| &host.objects)))?;
     match found {
@@ -378,7 +386,7 @@ pub fn tcp_audits<'s>(
     if authorization.audit.is_empty() {
         return;
     }
-    let found = snapshot.routes.tcp(source.port, source.destination).map(|found| found.host);
+    let found = snapshot.routes.tcp_at(source);
     audits(authorization, &tcp_session(source, name, found.map_or(&[], |host| &host.objects)), each);
 }
 
@@ -426,20 +434,28 @@ pub fn enter<'s>(
     Ok(Entered { verdict: routed(admitted, facts)?, before: Some(forward), ticket: next_ticket(ticket) })
 }
 
-/// The route of the last hop for a TLS client that `route` has taken over, which may lead to a Gateway, and the ticket
-/// that chooses among its destinations.
+/// The route of the last hop for a tunnel that `route` has taken over, which may lead to a Gateway, and the ticket that
+/// chooses among its destinations. `name` is the SNI, if the client speaks TLS and that is known.
 ///
 /// # Errors
 /// [`Failure::NoRoute`] from a Gateway.
-pub fn tls_enter<'s>(
+pub fn tunnel_enter<'s>(
     snapshot: &'s Snapshot,
-    name: &HostName,
+    source: Source,
+    name: Option<&HostName>,
     route: &'s Weighted,
     ticket: u32,
 ) -> Result<(&'s Weighted, u32), Failure> {
-    let Destination::Gateway(port) = route.pick(ticket) else { return Ok((route, ticket)) };
-    let admitted = snapshot.routes.gateway_tls(port, name).ok_or(Failure::NoRoute)?;
-    Ok((admitted.route.as_ref().ok_or(Failure::NoRoute)?, next_ticket(ticket)))
+    let last = match route.pick(ticket) {
+        Destination::Gateway(port) => {
+            name.and_then(|name| snapshot.routes.gateway_tls(port, name)).and_then(|host| host.route.as_ref())
+        }
+        Destination::GatewayTcp(port) => {
+            snapshot.routes.gateway_tcp(port).and_then(|host| host.route_to(source.destination))
+        }
+        Destination::Cluster(_) | Destination::Missing => return Ok((route, ticket)),
+    };
+    Ok((last.ok_or(Failure::NoRoute)?, next_ticket(ticket)))
 }
 
 /// A ticket that says nothing of the one it is made from: the shares of the second hop are those of all that arrive
@@ -512,7 +528,7 @@ pub fn cluster(snapshot: &Snapshot, destination: Destination) -> Result<&Cluster
     match destination {
         Destination::Cluster(id) => snapshot.routes.cluster(id).ok_or(Failure::NoCluster),
         // A Gateway leads to no other: at most one re-entry.
-        Destination::Gateway(_) | Destination::Missing => Err(Failure::NoCluster),
+        Destination::Gateway(_) | Destination::GatewayTcp(_) | Destination::Missing => Err(Failure::NoCluster),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A look-up takes one binary search for each distinct length of prefix, however many ranges there are. IPv4 is kept as
 //! `::ffff:0:0/96` (RFC 4291 section 2.5.5.2), and ranges of IPv6 that are wider than that say nothing about IPv4.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -74,6 +74,12 @@ impl<T> SubnetMap<T> {
             }
         }
         None
+    }
+
+    /// The first address of every range with its value, the longest ranges first.
+    pub fn networks(&self) -> impl Iterator<Item = (IpAddr, &T)> {
+        let networks = self.lengths.iter().flat_map(|(_, networks)| networks);
+        networks.map(|(network, value)| (Ipv6Addr::from_bits(*network).to_canonical(), value))
     }
 
     /// Every value, the longest ranges first.

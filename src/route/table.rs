@@ -12,7 +12,7 @@ use super::decide::Source;
 use super::host::HostName;
 use super::http::{HttpRoute, Matched, RequestFacts};
 use super::subnets::SubnetMap;
-use super::termination::{Termination, TlsServer};
+use super::termination::{Inside, Termination, TlsServer};
 use super::traffic::{AccountId, Traffic};
 use super::trie::HostTrie;
 
@@ -90,6 +90,10 @@ pub struct GatewayPort {
     pub plain: GatewayHosts,
     /// Hosts for the client's own TLS; the values index [`Tables::tls_hosts`].
     pub tls: GatewayHosts,
+    /// The server for TCP that a route of the mesh leads here; indexes [`Tables::tcp_hosts`].
+    pub tcp: Option<u32>,
+    /// The server that takes plain TCP from clients, on a port that takes nothing else.
+    pub plain_tcp: Option<u32>,
     /// The servers that take TLS, by the server name; the values index [`Tables::tls_servers`].
     pub servers: GatewayHosts,
 }
@@ -244,12 +248,13 @@ pub struct TlsHost {
     pub by_destination: SubnetMap<Weighted>,
 }
 
-/// One service that takes TCP on one port.
+/// One service that takes TCP on one port, or one server of a Gateway.
 #[derive(Clone, Debug)]
 pub struct TcpHost {
-    /// The host as the operator wrote it, wildcard included.
+    /// The host as the operator wrote it, wildcard included; of a server, those that it admits.
     pub host: Box<str>,
-    /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
+    /// The ServiceEntry that opens it, and the VirtualService that routes it, if any. Of a server, those of all services that
+    /// it may lead to.
     pub objects: ObjectRefs,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
@@ -325,7 +330,10 @@ impl RouteTable {
         }
         let hosts = match source.tls {
             None => &self.gateway(source.port)?.plain,
-            Some(tls) => &self.termination(source.port, tls.server_name)?.hosts,
+            Some(tls) => match &self.termination(source.port, tls.server_name)?.inside {
+                Inside::Http(hosts) => hosts,
+                Inside::Tcp(_) => return None,
+            },
         };
         self.tables.virtual_hosts.get(hosts.find(host)? as usize)
     }
@@ -360,6 +368,25 @@ impl RouteTable {
         if source.gateway { self.gateway_tls(source.port, sni) } else { self.tls(source.port, sni) }
     }
 
+    /// The entry for a TCP session, where it came to; `None`: nothing takes it there.
+    #[must_use]
+    pub fn tcp_at(&self, source: Source) -> Option<&TcpHost> {
+        if !source.gateway {
+            return self.tcp(source.port, source.destination).map(|found| found.host);
+        }
+        let index = match source.tls {
+            None => self.gateway(source.port)?.plain_tcp?,
+            Some(tls) => self.termination(source.port, tls.server_name)?.tcp()?,
+        };
+        self.tables.tcp_hosts.get(index as usize)
+    }
+
+    /// The entry for bytes that a route has led to the Gateways on `port`.
+    #[must_use]
+    pub fn gateway_tcp(&self, port: u16) -> Option<&TcpHost> {
+        self.tables.tcp_hosts.get(self.gateway(port)?.tcp? as usize)
+    }
+
     /// The virtual host for a plain HTTP request that a route has led to the Gateways on `port`.
     #[must_use]
     pub fn gateway_http(&self, port: u16, host: &HostName) -> Option<&VirtualHost> {
@@ -388,6 +415,12 @@ impl RouteTable {
         let index = *by_address.or(table.any.as_ref())?;
         let host = self.tables.tcp_hosts.get(index as usize)?;
         Some(TcpFound { host, by_address: by_address.is_some() })
+    }
+
+    /// The services that take TCP at some addresses of a port, with one of those, for `explain`.
+    pub fn tcp_addresses(&self, port: u16) -> impl Iterator<Item = (IpAddr, &TcpHost)> {
+        let networks = self.port(port).into_iter().flat_map(|tries| tries.tcp.ranges.networks());
+        networks.filter_map(|(address, index)| Some((address, self.tables.tcp_hosts.get(*index as usize)?)))
     }
 
     /// Whether any host of this port takes plain HTTP, and whether any takes TLS.

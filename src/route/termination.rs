@@ -15,7 +15,7 @@ use super::table::{GatewayHosts, ObjectRef};
 pub enum TlsServer {
     /// The client's own TLS goes on as it is.
     Through,
-    /// It ends here, and HTTP is found in it.
+    /// It ends here, and something else is found in it.
     Terminating(Box<Termination>),
     /// It is of a kind that is not served: whoever asks for it is refused, and no wider server takes him.
     Closed,
@@ -39,8 +39,28 @@ pub struct Termination {
     pub gateway: Arc<ObjectRef>,
     /// What it shows and asks for.
     pub profile: Arc<ServerProfile>,
-    /// The hosts of its VirtualServices; the values index [`super::table::Tables::virtual_hosts`].
-    pub hosts: GatewayHosts,
+    /// What is in the TLS.
+    pub inside: Inside,
+}
+
+/// What a server finds in TLS that ends at it.
+#[derive(Debug)]
+pub enum Inside {
+    /// HTTP, for the hosts of its VirtualServices; the values index [`super::table::Tables::virtual_hosts`].
+    Http(GatewayHosts),
+    /// Any bytes; indexes [`super::table::Tables::tcp_hosts`].
+    Tcp(u32),
+}
+
+impl Termination {
+    /// Where its bytes go, if they may be anything.
+    #[must_use]
+    pub fn tcp(&self) -> Option<u32> {
+        match self.inside {
+            Inside::Http(_) => None,
+            Inside::Tcp(index) => Some(index),
+        }
+    }
 }
 
 /// What a server shows and asks for, shared by all servers that agree on every setting.
@@ -59,6 +79,9 @@ pub struct ServerProfile {
     pub bounds: TlsBounds,
     /// TLS 1.2 alone; else 1.3 as well.
     pub only_12: bool,
+    /// Whether HTTP is spoken inside, on whose version both sides agree by ALPN. A client that offers other protocols would be
+    /// turned away.
+    pub speaks_http: bool,
     /// From which the keys of the session tickets are made.
     pub tickets: TicketSecret,
     /// When the first certificate of the chains ends.

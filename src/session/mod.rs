@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept ─▶ peek ─▶ route ─▶ upstream (choose, resolve, dial, originate) ─▶ relay ─▶ record
-//!            ├─ ClientHello  ─▶ tunnel: bytes both ways, half-close kept; or terminate, and then as plain HTTP
+//!            ├─ ClientHello  ─▶ tunnel: bytes both ways, half-close kept; or terminate, and then as plain HTTP or TCP
 //!            ├─ HTTP/1 head  ─▶ http: a loop, one turn per request
 //!            ├─ HTTP/2       ─▶ http2: a task per request, each served as one of HTTP/1
 //!            └─ else, or a port that only takes TCP ─▶ tunnel, judged by its address
@@ -108,7 +108,9 @@ fn after_peek(opening: Opening, detection: Detection, context: Rc<Context>, clie
     Some(Next(match opening {
         Opening::Tls(hello, bytes) if ends_here(&context, source, &hello) => Box::pin(async move {
             let bytes = terminate::terminate(Rc::clone(&context), Rc::clone(&client), hello, bytes).await?;
+            let is_tcp = decide::carries_tcp(&context.snapshot(), client.source());
             Some(Next(match client.transport.tls().is_some_and(Tls::speaks_http2) {
+                _ if is_tcp => stage(tunnel::serve(context, client, By::Address, None, bytes)),
                 true => stage(http2::serve(context, client, bytes)),
                 false => stage(http::serve(context, client, bytes)),
             }))

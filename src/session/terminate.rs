@@ -8,7 +8,7 @@ use rustls::{CertificateError, Error, OtherError};
 
 use crate::failure::Failure;
 use crate::net::within;
-use crate::route::decide;
+use crate::route::decide::{self, EndedTls, Source};
 use crate::route::host::HostName;
 use crate::route::termination::Termination;
 use crate::snapshot::{Ech, Snapshot};
@@ -32,6 +32,10 @@ pub(super) async fn terminate(
         story.fail(&context, &client, Failure::EchDenied).await;
         return None;
     }
+    if let Err(failure) = judge_tcp(&context, &client, hello.server_name.as_ref(), &mut story) {
+        story.fail(&context, &client, failure).await;
+        return None;
+    }
     let failure = match open(&context, &client, hello.server_name, bytes).await {
         Ok(plain) => return Some(plain),
         Err((failure, reason)) => story.transport(failure, &reason),
@@ -40,6 +44,25 @@ pub(super) async fn terminate(
     // An alert may be on its way, and the client in the middle of a flight.
     client.linger(&context.scratch).await;
     None
+}
+
+/// All that TCP is judged by is known before the handshake, when a client can still be told by an alert. Of HTTP nothing is.
+fn judge_tcp(
+    context: &Context,
+    client: &Client,
+    server_name: Option<&HostName>,
+    story: &mut tunnel::Story,
+) -> Result<(), Failure> {
+    let snapshot = context.snapshot();
+    let source = Source { tls: Some(EndedTls { server_name }), ..client.source() };
+    if !decide::carries_tcp(&snapshot, source) {
+        return Ok(());
+    }
+    let verdict = decide::tcp(&snapshot, source, server_name).map(drop);
+    if verdict.is_err() {
+        decide::tcp_audits(&snapshot, source, server_name, |policy, rule| story.audit(context, policy, rule));
+    }
+    verdict
 }
 
 async fn open(

@@ -28,7 +28,7 @@ use super::context::{Denied, audit_details};
 use super::http::facts::Facts;
 use super::http::originate;
 use super::sealed::{self, Early, is_hello};
-use super::{Client, Context};
+use super::{Client, Context, terminate};
 
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
 pub(crate) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
@@ -114,7 +114,7 @@ pub(super) fn tell_panic(context: &Rc<Context>, client: &Client) {
 
 /// What there is to know of the connection to the upstream, which the [`Client`] has.
 struct Tunnel {
-    /// The TLS that we have opened over it, and what is to be said in it first.
+    /// The connection if it takes more than a socket on each side, and what is to be said in it first.
     sealed: Option<Box<(Box<Connection>, Early)>>,
     /// How long it may be silent.
     idle: Duration,
@@ -127,7 +127,7 @@ fn time_left(lease: &Option<Box<Lease>>) -> Option<Duration> {
     lease.as_ref().and_then(|lease| lease.time_left())
 }
 
-/// Relays through TLS that we opened; `None`: it has lasted for as long as it may.
+/// Relays through TLS that we opened, or that ends here; `None`: it has lasted for as long as it may.
 async fn carry(
     context: &Context,
     client: &Client,
@@ -171,11 +171,17 @@ async fn connect(
     bytes: Vec<u8>,
     story: &mut Story,
 ) -> Result<Tunnel, Failure> {
-    let mut name = None;
-    if let Some(hello) = hello {
-        story.note_hello(context, &hello);
-        name = hello.server_name;
-    }
+    let name = match (hello, client.transport.tls()) {
+        (Some(hello), _) => {
+            story.note_hello(context, &hello);
+            hello.server_name
+        }
+        (None, Some(ended)) => {
+            story.server_name = ended.server_name.as_ref().map(|name| name.as_str().into());
+            ended.server_name.clone()
+        }
+        (None, None) => None,
+    };
     let snapshot = context.snapshot();
     let (reached, lease) = reach(context, &snapshot, client, (name.as_ref(), &bytes), story).await?;
     let idle = lease.as_ref().and_then(|lease| lease.tunnel_idle());
@@ -184,7 +190,8 @@ async fn connect(
         Reached::Sealed(connection) => {
             client.set_upstream(Some(connection.share()));
             // What has been read so far is not TLS; without any of it, the next read shows.
-            let early = Early { refuses_tls: bytes.is_empty(), up: bytes, down: Vec::new() };
+            let refuses_tls = bytes.is_empty() && story.originated_tls;
+            let early = Early { refuses_tls, up: bytes, down: Vec::new() };
             Some(Box::new((connection, early)))
         }
         Reached::Open(socket) => {
@@ -204,7 +211,7 @@ async fn connect(
 enum Reached {
     /// As it is.
     Open(Socket),
-    /// Inside TLS that we opened.
+    /// Inside TLS that we opened, or for a client whose own has ended here.
     Sealed(Box<Connection>),
 }
 
@@ -217,10 +224,10 @@ async fn reach(
 ) -> Result<(Reached, Option<Box<Lease>>), Failure> {
     let anywhere;
     let source = client.source();
-    let audit = |policy: &Policy, rule| {
-        context.audit(policy, rule, &mut story.notes.get_or_insert_default().audited);
-    };
-    match (story.by, name) {
+    terminate::confirm(context, client, snapshot)?;
+    let by = story.by;
+    let audit = |policy: &Policy, rule| story.audit(context, policy, rule);
+    match (by, name) {
         (By::ServerName, Some(name)) => decide::tls_audits(snapshot, source, name, audit),
         (By::ServerName, None) => {}
         (By::Address, name) => decide::tcp_audits(snapshot, source, name, audit),
@@ -230,13 +237,12 @@ async fn reach(
         return Err(Failure::EchDenied);
     }
     let ticket = context.balancer.random();
-    let cluster = match (route, name, story.by) {
-        (Some(route), Some(name), By::ServerName) => {
-            let (route, ticket) = decide::tls_enter(snapshot, name, route, ticket)?;
+    let cluster = match route {
+        Some(route) => {
+            let (route, ticket) = decide::tunnel_enter(snapshot, source, name, route, ticket)?;
             decide::cluster(snapshot, route.pick(ticket))?
         }
-        (Some(route), _, _) => decide::cluster(snapshot, route.pick(ticket))?,
-        (None, _, _) => {
+        None => {
             anywhere = decide::passthrough_cluster(source, snapshot);
             &anywhere
         }
@@ -259,14 +265,15 @@ async fn reach(
     let candidates = candidates.map_err(|(failure, reason)| story.transport(failure, &reason))?;
     let mut failure = Failure::NoHealthyUpstream;
     let ends = dial::Client { source: client.peer(), destination: client.local() };
+    let is_bare = client.transport.socket().is_some();
     for address in candidates {
         story.upstream = Some(address.into());
-        match make(context, cluster, address, ends, origination).await {
+        match make(context, cluster, address, ends, (is_bare, origination)).await {
             Ok(reached) => {
                 account.inspect(|account| account.report(address, Outcome::Connected));
                 story.reached = true;
                 story.notes.as_mut().map(|notes| notes.transport_failure.take());
-                story.originated_tls = matches!(reached, Reached::Sealed(_));
+                story.originated_tls = origination.is_some();
                 return Ok((reached, lease));
             }
             Err((error, reason)) => {
@@ -300,16 +307,16 @@ fn origination(tls: &UpstreamTls) -> Result<Origination<'_>, &str> {
     tls.sni.as_ref().map(|name| (profile, name)).ok_or("TLS without a name")
 }
 
-/// A connection to one address, inside TLS if that is asked for.
+/// A connection to one address, inside TLS if that is asked for. `is_bare`: the client's socket can be relayed as it is.
 async fn make(
     context: &Context,
     cluster: &Cluster,
     address: SocketAddr,
     ends: dial::Client,
-    origination: Option<Origination<'_>>,
+    (is_bare, origination): (bool, Option<Origination<'_>>),
 ) -> Result<Reached, (Failure, String)> {
     let socket = dial::reach(cluster, address, ends).await.map_err(|error| (error.failure, error.reason))?;
-    if origination.is_none() {
+    if is_bare && origination.is_none() {
         return Ok(Reached::Open(socket));
     }
     let session = originate(context, &socket, origination, false).await;
@@ -358,7 +365,8 @@ async fn candidates(
 /// Returns whether the client has something to read before the connection closes.
 fn alert(client: &Client, failure: &Failure, story: &Story) -> bool {
     let speaks_tls = story.by == By::ServerName || story.server_name.is_some();
-    let due = failure.alert().filter(|_| speaks_tls && !story.reached);
+    // Where its TLS has ended here, an alert of ours would be data.
+    let due = failure.alert().filter(|_| speaks_tls && !story.reached && client.transport.tls().is_none());
     due.is_some_and(|alert| client.transport.send(&alert.record()).is_ok())
 }
 
@@ -382,6 +390,11 @@ impl Story {
         self.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
         self.offers_ech = hello.encrypted;
         context.counters.borrow_mut().ech_hellos += u64::from(hello.encrypted);
+    }
+
+    /// Counts and notes that an AUDIT policy matches.
+    pub(super) fn audit(&mut self, context: &Context, policy: &Policy, rule: usize) {
+        context.audit(policy, rule, &mut self.notes.get_or_insert_default().audited);
     }
 
     /// What the end of the relay means; `None`: it has lasted as long as it may. A reset is passed on as one, so that

@@ -97,10 +97,10 @@ fn a_key_of_another_certificate_is_an_error_that_names_both_files() {
 }
 
 #[test]
-fn a_server_of_tcp_within_tls_is_said_to_be_out_of_reach() {
+fn a_server_of_tcp_within_tls_that_leads_nowhere_is_named() {
     let found = findings(&gateway("egress", &server("tls", "TLS", API, SIMPLE)), &[], true);
-    let said = found.iter().find(|(_, field, _)| field == "spec.servers[0].port.protocol");
-    assert!(said.is_some_and(|(severity, _, message)| severity == "warning" && message.contains("nobody can reach")));
+    let said = found.iter().find(|(_, field, _)| field == "spec.servers[0].port");
+    assert!(said.is_some_and(|(severity, _, message)| severity == "warning" && message.contains("is refused")));
 }
 
 #[test]

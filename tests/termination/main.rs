@@ -13,3 +13,4 @@ mod reload;
 mod scene;
 mod servers;
 mod simple;
+mod tcp;

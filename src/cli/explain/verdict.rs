@@ -1,17 +1,17 @@
 //! From a question to its answer: the decisions of the sessions, told instead of carried out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::bootstrap::Bootstrap;
 use crate::failure::Failure;
 use crate::route::authorization::{Policy, Session};
 use crate::route::cluster::{Cluster, Destination, HttpVersion, TlsProfile, UpstreamTls, Weighted};
-use crate::route::decide::{self, EndedTls, HttpVerdict, Onward, Source, TcpVerdict, TlsVerdict};
+use crate::route::decide::{self, EndedTls, HttpVerdict, Onward, Source, TlsVerdict};
 use crate::route::host::HostName;
 use crate::route::http::{CorsVerdict, Forward, Matched};
 use crate::route::table::ObjectRef;
-use crate::route::termination::Termination;
+use crate::route::termination::{Inside, Termination};
 use crate::session::http::facts::Facts;
 use crate::session::tunnel::BLACK_HOLE_CLUSTER;
 use crate::snapshot::{Outbound, Snapshot};
@@ -24,7 +24,7 @@ use super::question::Question;
 use super::traffic;
 
 /// Istio's word for TLS that the gateway opens.
-fn mode(profile: &TlsProfile) -> &'static str {
+pub(super) fn mode(profile: &TlsProfile) -> &'static str {
     if profile.identity.is_some() { "MUTUAL" } else { "SIMPLE" }
 }
 
@@ -53,109 +53,21 @@ impl Explainer<'_> {
             return answer;
         }
         match question {
-            Question::Tls { host, port, head } => self.tls(host, *port, head, answer),
+            Question::Tls { host, port, head } => match self.opaque(host, *port, every_port_listens) {
+                Some(source) => self.tls_as_tcp(host, source, answer),
+                None => self.tls(host, *port, head, answer),
+            },
             Question::Http { port, head, .. } => self.http(head, self.source(*port), answer),
             Question::Captured(address) => self.captured(*address, every_port_listens),
         }
     }
 
     /// Where a port has listeners for Gateways alone, that is where the question goes.
-    fn source(&self, port: u16) -> Source<'_> {
+    pub(super) fn source(&self, port: u16) -> Source<'_> {
         let mut listeners =
             self.bootstrap.listeners.iter().filter(|listener| listener.service.fixed() == Some(port)).peekable();
         let gateway = listeners.peek().is_some() && listeners.all(|listener| listener.gateway);
         Source { address: self.source, port, gateway, destination: None, tls: None }
-    }
-
-    /// A captured connection of a client that has said nothing yet.
-    fn captured(&self, address: SocketAddr, every_port_listens: bool) -> Answer {
-        let (host, port) = (Some(address.ip().to_string()), address.port());
-        let mut answer = Answer { host, port, ..Answer::default() };
-        if !every_port_listens && self.bootstrap.listeners.iter().all(|listener| listener.service.fixed().is_some()) {
-            "no_listener".clone_into(&mut answer.reason);
-            answer.hint = Some("no listener has `capture`".to_owned());
-            return answer;
-        }
-        let snapshot = self.snapshot;
-        let destination = Some(address.ip());
-        let source = Source { address: self.source, port, gateway: false, destination, tls: None };
-        let found = snapshot.routes.tcp(port, source.destination).map(|found| &found.host.objects[..]);
-        self.add_objects(found, |objects| decide::tcp_session(source, None, objects), &mut answer);
-        decide::tcp_audits(snapshot, source, None, |policy, rule| answer.add_audit(policy, rule));
-        let weighted = match decide::tcp(snapshot, source, None) {
-            Ok(TcpVerdict::Forward(_, weighted)) => weighted,
-            Ok(TcpVerdict::Anywhere) => {
-                let cluster = decide::passthrough_cluster(source, snapshot);
-                return self.forward_tcp(&cluster, source, answer);
-            }
-            Err(failure) => return self.refuse_tcp(&failure, source, answer),
-        };
-        answer.destinations = self.shares(weighted);
-        match self.first(weighted, |ticket| decide::cluster(snapshot, weighted.pick(ticket))) {
-            Ok((destination, cluster)) => {
-                self.add_rules(destination, &mut answer);
-                self.forward_tcp(cluster, source, answer)
-            }
-            Err(failure) => self.refuse_tcp(&failure, source, answer),
-        }
-    }
-
-    fn forward_tcp(&self, cluster: &Cluster, source: Source, answer: Answer) -> Answer {
-        let traffic = cluster.traffic.as_deref().map(traffic::words);
-        let mut answer = Answer { cluster: Some(cluster.name.to_string()), traffic, ..answer };
-        let tls = match cluster.tls.as_deref() {
-            None => "PASSTHROUGH",
-            Some(UpstreamTls { sni, profile }) => match profile {
-                Ok(profile) => {
-                    answer.sni = sni.as_ref().map(ToString::to_string);
-                    mode(profile)
-                }
-                Err(reason) => {
-                    answer = self.refuse_tcp(&Failure::NoHealthyUpstream, source, answer);
-                    answer.hint = Some(reason.to_string());
-                    return answer;
-                }
-            },
-        };
-        let endpoints = match decide::original(self.snapshot, cluster, source) {
-            Ok(Some(address)) => vec![address.to_string()],
-            Ok(None) => self.endpoints(cluster, None),
-            Err((failure, reason)) => {
-                answer = self.refuse_tcp(&failure, source, answer);
-                answer.hint = Some(reason);
-                return answer;
-            }
-        };
-        if endpoints.is_empty() {
-            return self.refuse_tcp(&Failure::NoHealthyUpstream, source, answer);
-        }
-        let (verdict, reason) = (Verdict::Allow, "via_upstream".to_owned());
-        Answer { verdict, reason, tls: Some(tls), endpoints: Some(endpoints), ..answer }
-    }
-
-    fn refuse_tcp(&self, failure: &Failure, source: Source, mut answer: Answer) -> Answer {
-        answer.reason = failure.details().into_owned();
-        answer.response_flags = Some(failure.flag());
-        answer.hint = Some(if *failure == Failure::NotListed {
-            answer.cluster = Some(BLACK_HOLE_CLUSTER.to_owned());
-            self.hint_by_name(source)
-        } else {
-            self.hint(failure, None, &answer, "TCP")
-        });
-        answer
-    }
-
-    /// A client that says a name may pass where one that says nothing does not.
-    fn hint_by_name(&self, source: Source) -> String {
-        let refused = format!("no ServiceEntry takes TCP to this address on port {}", source.port);
-        match self.snapshot.routes.takes_names(source.port) {
-            (false, false) => refused,
-            (true, false) => refused + "; plain HTTP is judged by its Host: ask for http://HOST",
-            (false, true) => refused + "; TLS is judged by its server name: ask for https://HOST",
-            (true, true) => {
-                refused + "; TLS and plain HTTP are judged by their names: ask for https://HOST, http://HOST"
-            }
-        }
     }
 
     fn tls(&self, host: &str, port: u16, head: &[u8], mut answer: Answer) -> Answer {
@@ -187,19 +99,9 @@ impl Explainer<'_> {
             }
             Err(failure) => return self.refuse_tls(&failure, Some(&name), answer),
         };
-        answer.destinations = self.shares(weighted);
-        let onward = |ticket| {
-            let (last, _) = decide::tls_enter(self.snapshot, &name, weighted, ticket)?;
-            let (destination, cluster) =
-                self.first(last, |ticket| decide::cluster(self.snapshot, last.pick(ticket)))?;
-            Ok((last, destination, cluster))
-        };
-        match self.first(weighted, onward) {
-            Ok((entrance, (last, destination, cluster))) => {
-                self.add_gateway(entrance, &name, last, &mut answer);
-                self.add_rules(destination, &mut answer);
-                self.forward(cluster, &name, Some("PASSTHROUGH"), answer)
-            }
+        match self.enter_tunnel(self.source(port), Some(&name), weighted, &mut answer) {
+            Ok(cluster) if cluster.tls.is_some() => self.refuse_tls(&Failure::ClientSpeaksTls, Some(&name), answer),
+            Ok(cluster) => self.forward(cluster, &name, Some("PASSTHROUGH"), answer),
             Err(failure) => self.refuse_tls(&failure, Some(&name), answer),
         }
     }
@@ -215,8 +117,11 @@ impl Explainer<'_> {
     ) -> Answer {
         answer.add_objects([&server.gateway]);
         answer.client_tls = Some(if server.profile.clients.is_some() { "MUTUAL" } else { "SIMPLE" });
-        let tls = Some(EndedTls { server_name });
-        self.http(head, Source { tls, ..self.source(port) }, answer)
+        let source = Source { tls: Some(EndedTls { server_name }), ..self.source(port) };
+        match server.inside {
+            Inside::Http(_) => self.http(head, source, answer),
+            Inside::Tcp(_) => self.tcp(source, server_name, answer),
+        }
     }
 
     fn refuse_tls(&self, failure: &Failure, name: Option<&HostName>, mut answer: Answer) -> Answer {
@@ -336,12 +241,38 @@ impl Explainer<'_> {
         Ok(verdict)
     }
 
-    /// The objects of the Gateway that a route for TLS leads to, and the shares of its own route.
-    fn add_gateway(&self, entrance: Destination, name: &HostName, last: &Weighted, answer: &mut Answer) {
-        let Destination::Gateway(port) = entrance else { return };
-        if let Some(host) = self.snapshot.routes.gateway_tls(port, name) {
-            answer.add_objects(&host.objects);
-        }
+    /// The cluster that a tunnel is led to, by way of a Gateway or not; by the first destinations that work out.
+    pub(super) fn enter_tunnel<'s>(
+        &'s self,
+        source: Source,
+        name: Option<&HostName>,
+        weighted: &'s Weighted,
+        answer: &mut Answer,
+    ) -> Result<&'s Cluster, Failure> {
+        answer.destinations = self.shares(weighted);
+        let onward = |ticket| {
+            let (last, _) = decide::tunnel_enter(self.snapshot, source, name, weighted, ticket)?;
+            let (destination, cluster) =
+                self.first(last, |ticket| decide::cluster(self.snapshot, last.pick(ticket)))?;
+            Ok((last, destination, cluster))
+        };
+        let (entrance, (last, destination, cluster)) = self.first(weighted, onward)?;
+        self.add_gateway(entrance, name, last, answer);
+        self.add_rules(destination, answer);
+        Ok(cluster)
+    }
+
+    /// The objects of the Gateway that a route for a tunnel leads to, and the shares of its own route.
+    fn add_gateway(&self, entrance: Destination, name: Option<&HostName>, last: &Weighted, answer: &mut Answer) {
+        let routes = &self.snapshot.routes;
+        let objects = match entrance {
+            Destination::Gateway(port) => {
+                name.and_then(|name| routes.gateway_tls(port, name)).map(|host| &host.objects)
+            }
+            Destination::GatewayTcp(port) => routes.gateway_tcp(port).map(|host| &host.objects),
+            Destination::Cluster(_) | Destination::Missing => return,
+        };
+        answer.add_objects(objects.into_iter().flatten());
         answer.entrances = answer.destinations.take();
         answer.destinations = self.shares(last);
     }
@@ -434,7 +365,7 @@ impl Explainer<'_> {
 
     fn shares(&self, weighted: &Weighted) -> Option<Vec<Share>> {
         let name = |destination| match destination {
-            Destination::Gateway(port) => Some(format!("Gateway|{port}")),
+            Destination::Gateway(port) | Destination::GatewayTcp(port) => Some(format!("Gateway|{port}")),
             Destination::Cluster(_) | Destination::Missing => {
                 decide::cluster(self.snapshot, destination).ok().map(|it| it.name.to_string())
             }
@@ -445,7 +376,7 @@ impl Explainer<'_> {
     }
 
     /// The objects behind a host, and the policies that judge sessions with it.
-    fn add_objects<'o>(
+    pub(super) fn add_objects<'o>(
         &self,
         objects: Option<&'o [Arc<ObjectRef>]>,
         session: impl FnOnce(&'o [Arc<ObjectRef>]) -> Session<'o>,
@@ -467,7 +398,7 @@ impl Explainer<'_> {
         }
     }
 
-    fn hint(&self, failure: &Failure, name: Option<&HostName>, answer: &Answer, what: &str) -> String {
+    pub(super) fn hint(&self, failure: &Failure, name: Option<&HostName>, answer: &Answer, what: &str) -> String {
         let port = answer.port;
         match (failure, name) {
             (Failure::NotListed, Some(name)) => {
@@ -479,6 +410,9 @@ impl Explainer<'_> {
             (Failure::NoServerName, _) => "the client sends no server name (SNI)".to_owned(),
             (Failure::NoRoute, _) => "the host is listed, but no route matches".to_owned(),
             (Failure::FaultAbort(_), _) => "the route's fault aborts every request".to_owned(),
+            (Failure::ClientSpeaksTls, _) => {
+                "the client speaks TLS itself, and a DestinationRule asks for TLS around it".to_owned()
+            }
             (Failure::Misdirected, _) => "the server that the SNI chooses is not that of the Host".to_owned(),
             (Failure::NoCluster, _) => "the route leads to a host, port or subset that does not exist".to_owned(),
             (Failure::AccessDenied(policy), _) if **policy == *"none" => {

@@ -136,17 +136,26 @@ impl<'a, 'g> Clusters<'a, 'g> {
             return Destination::Missing;
         };
         let mode = policy.tls.and_then(|source| source.tls.mode);
-        let mut takes = self
-            .registry
-            .gateways
+        let gateways = &self.registry.gateways;
+        let mut takes = gateways
             .takes_on(port)
-            .filter(|takes| match (takes, client) {
-                (Takes::Http | Takes::HttpInTls(_), Client::Plain) | (Takes::Tls, Client::Tls) => true,
-                (Takes::Http | Takes::HttpInTls(_) | Takes::Tls | Takes::Nothing, _) => false,
+            .filter(|takes| match takes {
+                Takes::Http | Takes::HttpInTls(_) => client == Client::Plain,
+                Takes::Tls => client == Client::Tls,
+                Takes::Tcp | Takes::TcpInTls(_) | Takes::Nothing => false,
             })
             .peekable();
-        let is_served = takes.peek().is_some() && takes.all(|takes| is_opened(takes, mode));
-        if is_served { Destination::Gateway(port) } else { Destination::Missing }
+        if takes.peek().is_some() {
+            let is_served = takes.all(|takes| is_opened(takes, mode));
+            return if is_served { Destination::Gateway(port) } else { Destination::Missing };
+        }
+        let is_served = |takes| match client {
+            Client::Plain => false,
+            // It would take the client's own TLS for that of the mesh.
+            Client::Tls => is_opened(takes, mode) && (takes == Takes::Tcp || opens_tls(mode)),
+            Client::Tcp => is_opened(takes, mode),
+        };
+        if gateways.tcp_hop(port).is_some_and(is_served) { Destination::GatewayTcp(port) } else { Destination::Missing }
     }
 
     /// The cluster of a port and subset of a service.
@@ -327,12 +336,16 @@ impl<'a, 'g> Clusters<'a, 'g> {
 /// Whether the TLS that a DestinationRule opens towards a server is what the server asks for.
 fn is_opened(takes: Takes, mode: Option<TlsMode>) -> bool {
     match takes {
-        Takes::HttpInTls(ServerTlsMode::Simple) => {
-            matches!(mode, Some(TlsMode::Simple | TlsMode::Mutual | TlsMode::IstioMutual))
+        Takes::HttpInTls(ServerTlsMode::Simple) | Takes::TcpInTls(ServerTlsMode::Simple) => opens_tls(mode),
+        Takes::HttpInTls(ServerTlsMode::Mutual) | Takes::TcpInTls(ServerTlsMode::Mutual) => {
+            matches!(mode, Some(TlsMode::Mutual | TlsMode::IstioMutual))
         }
-        Takes::HttpInTls(ServerTlsMode::Mutual) => matches!(mode, Some(TlsMode::Mutual | TlsMode::IstioMutual)),
-        Takes::Http | Takes::HttpInTls(_) | Takes::Tls | Takes::Nothing => true,
+        Takes::Http | Takes::HttpInTls(_) | Takes::Tls | Takes::Tcp | Takes::TcpInTls(_) | Takes::Nothing => true,
     }
+}
+
+fn opens_tls(mode: Option<TlsMode>) -> bool {
+    matches!(mode, Some(TlsMode::Simple | TlsMode::Mutual | TlsMode::IstioMutual))
 }
 
 /// The namespace in the name of a Kubernetes Service, where its DestinationRules are looked for.

@@ -43,7 +43,9 @@ impl<'a> Compiler<'a, '_> {
                     self.gateway_http(gateway, server, (port, takes == Takes::Http), &mut http);
                 }
                 Some((port, Takes::Tls)) => self.gateway_tls(gateway, server, port, &mut tls),
-                Some((_, Takes::Nothing)) | None => {}
+                Some((port, Takes::Tcp)) => self.plain_tcp(gateway, server, port),
+                // Those within TLS are found by its server name.
+                Some((_, Takes::TcpInTls(_) | Takes::Nothing)) | None => {}
             }
         }
     }

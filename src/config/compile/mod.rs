@@ -3,6 +3,7 @@
 
 mod authorization;
 mod clusters;
+mod gateway_tcp;
 mod gateways;
 mod http;
 mod matching;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::config::istio::Object;
 use crate::config::istio::service_entry::{Protocol, Resolution, range};
-use crate::config::istio::virtual_service::{TcpMatch, TlsDestination, VirtualService};
+use crate::config::istio::virtual_service::{TcpMatch, TcpRule, TlsDestination, VirtualService};
 use crate::config::registry::{ServiceId, ServicePortEntry};
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::subnets::SubnetMap;
@@ -60,21 +60,27 @@ impl<'a> Compiler<'a, '_> {
     ) -> (Option<Weighted>, SubnetMap<Weighted>) {
         let pattern = &self.registry.services.service(id).pattern;
         let mut by_destination = SubnetMap::default();
-        for rule in rules.iter().flat_map(|rules| &rules.spec.tcp) {
-            let namespace = rules.map_or("", |rules| &*rules.origin.object.namespace);
-            let entrance = Entrance::mesh(pattern, port.number);
-            let mut matches =
-                rule.matches.iter().filter(|conditions| applies(conditions, entrance, namespace)).peekable();
-            if matches.peek().is_none() && !rule.matches.is_empty() {
-                continue;
-            }
+        let entrance = Entrance::mesh(pattern, port.number);
+        let routed = rules.and_then(|rules| self.tcp_rules(rules, entrance, &mut by_destination));
+        let own = || Weighted::single(self.clusters.cluster(id, port, None, Client::Tcp));
+        (Some(routed.unwrap_or_else(own)), by_destination)
+    }
+
+    /// The route of the rules for those whom no subnet claims, and those for subnets; `None`: it is left open.
+    pub(super) fn tcp_rules(
+        &mut self,
+        rules: &'a Object<VirtualService>,
+        entrance: Entrance<'_>,
+        by_destination: &mut SubnetMap<Weighted>,
+    ) -> Option<Weighted> {
+        for (rule, matches) in applying(rules, entrance) {
             let route = self.layer4_route(&rule.route, entrance, Client::Tcp);
-            if rule.matches.is_empty() || matches.clone().any(|conditions| conditions.destination_subnets.is_empty()) {
-                return (Some(route), by_destination);
+            if rule.matches.is_empty() || matches.iter().any(|it| it.destination_subnets.is_empty()) {
+                return Some(route);
             }
-            add(&mut by_destination, matches.flat_map(|conditions| &conditions.destination_subnets), &route);
+            add(by_destination, matches.iter().flat_map(|it| &it.destination_subnets), &route);
         }
-        (Some(Weighted::single(self.clusters.cluster(id, port, None, Client::Tcp))), by_destination)
+        None
     }
 
     /// The destinations of a rule under `tls:` or `tcp:`.
@@ -108,9 +114,18 @@ pub(in crate::config) fn takes_tcp(port: &ServicePortEntry<'_>) -> bool {
         }
 }
 
-fn applies(conditions: &TcpMatch, entrance: Entrance<'_>, namespace: &str) -> bool {
-    let on_port = conditions.port.is_none_or(|number| number == i64::from(entrance.port));
-    entrance.place.is_within(&conditions.gateways, namespace) && on_port
+/// The rules that may hold somewhere, each with those of its matches that do.
+pub(super) fn applying<'a>(
+    rules: &'a Object<VirtualService>,
+    entrance: Entrance<'_>,
+) -> impl Iterator<Item = (&'a TcpRule, Vec<&'a TcpMatch>)> {
+    let namespace = &*rules.origin.object.namespace;
+    let applies = move |conditions: &&TcpMatch| {
+        let on_port = conditions.port.is_none_or(|number| number == i64::from(entrance.port));
+        entrance.place.is_within(&conditions.gateways, namespace) && on_port
+    };
+    let matching = move |rule: &'a TcpRule| (rule, rule.matches.iter().filter(applies).collect::<Vec<_>>());
+    rules.spec.tcp.iter().map(matching).filter(|(rule, matches)| rule.matches.is_empty() || !matches.is_empty())
 }
 
 /// Adds a route for subnets; of two for one subnet the first stays.

@@ -11,7 +11,7 @@ use crate::config::istio::service_entry::Protocol;
 use crate::config::istio::{Object, Scope};
 use crate::config::registry::{Admitted, Takes, entrance};
 use crate::route::table::{GatewayHosts, VirtualHost};
-use crate::route::termination::{ServerProfile, Termination, TlsServer};
+use crate::route::termination::{Inside, ServerProfile, Termination, TlsServer};
 
 use super::gateways::{add, entrance_of, hosts, insert};
 use super::{Clusters, Compiler, Entrance};
@@ -43,15 +43,21 @@ impl<'a> Compiler<'a, '_> {
     ) -> TlsServer {
         match takes {
             Takes::Tls => TlsServer::Through,
-            takes if takes.ends_tls_of_clients() => match self.server_profile(gateway, (number, server), port) {
-                Some(profile) => {
-                    let hosts = self.hosts_within(gateway, server, port);
-                    let gateway = Arc::clone(&gateway.origin.object);
-                    TlsServer::Terminating(Box::new(Termination { gateway, profile, hosts }))
-                }
-                None => TlsServer::Closed,
-            },
-            Takes::Http | Takes::HttpInTls(_) | Takes::Nothing => TlsServer::Closed,
+            takes if takes.ends_tls_of_clients() => {
+                let profile = self.server_profile(gateway, (number, server), port, !takes.is_tcp());
+                let inside = match takes.is_tcp() {
+                    true => self.tcp_within(gateway, server, port),
+                    false => Some(Inside::Http(self.hosts_within(gateway, server, port))),
+                };
+                let Some((profile, inside)) = profile.zip(inside) else { return TlsServer::Closed };
+                let gateway = Arc::clone(&gateway.origin.object);
+                TlsServer::Terminating(Box::new(Termination { gateway, profile, inside }))
+            }
+            Takes::TcpInTls(_) => {
+                self.tcp_within(gateway, server, port);
+                TlsServer::Closed
+            }
+            Takes::Http | Takes::HttpInTls(_) | Takes::Tcp | Takes::Nothing => TlsServer::Closed,
         }
     }
 
@@ -88,12 +94,13 @@ impl<'a> Compiler<'a, '_> {
         gateway: &Object<Gateway>,
         (number, server): (usize, &Server),
         port: u16,
+        speaks_http: bool,
     ) -> Option<Arc<ServerProfile>> {
         let tls = server.tls.as_ref()?;
         let Clusters { credentials, generation, report, .. } = &mut self.clusters;
         let scope = &mut Scope::new(&gateway.origin, report);
         let field = format!("spec.servers[{number}].tls");
-        match credentials.server(tls, &gateway.origin, generation) {
+        match credentials.server(tls, &gateway.origin, speaks_http, generation) {
             Ok(profile) => {
                 let ended = profile.identity_end.filter(|end| *end <= SystemTime::now());
                 if let Some(ended) = ended.and_then(|ended| jiff::Timestamp::try_from(ended).ok()) {

@@ -41,7 +41,8 @@ fn fault(field: impl Into<String>) -> impl FnOnce(Reason) -> Fault {
 }
 
 impl<'a> Credentials<'a> {
-    /// The profile for these settings of a server of the Gateway `origin`; relative paths are relative to its folder.
+    /// The profile for these settings of a server of the Gateway `origin`, in whose TLS HTTP is spoken or not; relative paths
+    /// are relative to its folder.
     ///
     /// # Errors
     /// What is missing or broken.
@@ -49,6 +50,7 @@ impl<'a> Credentials<'a> {
         &mut self,
         tls: &ServerTls,
         origin: &Origin,
+        speaks_http: bool,
         generation: &mut Generation<'_>,
     ) -> Result<Arc<ServerProfile>, Fault> {
         let sources = self.server_sources(tls, origin)?;
@@ -69,7 +71,8 @@ impl<'a> Credentials<'a> {
             return Err(fault("maxProtocolVersion")(reason.into()));
         }
         let numbers = identities.iter().map(|(chain, key, ..)| (chain.number, key.number)).collect();
-        let key = ServerKey { identities: numbers, clients: clients.as_ref().map(|it| it.id), bounds, only_12 };
+        let clients_id = clients.as_ref().map(|it| it.id);
+        let key = ServerKey { identities: numbers, clients: clients_id, bounds, only_12, speaks_http };
         generation.server(&key, |id| {
             let mut parsed = Vec::new();
             for (chain, private_key, files, field) in identities {
@@ -79,7 +82,7 @@ impl<'a> Credentials<'a> {
             let identity_end = parsed.iter().filter_map(|identity| first_end(&identity.chain)).min();
             let tickets = secret().map_err(fault("mode"))?;
             let (bounds, only_12) = (key.bounds.clone(), key.only_12);
-            Ok(ServerProfile { id, identities: parsed, clients, bounds, only_12, tickets, identity_end })
+            Ok(ServerProfile { id, identities: parsed, clients, bounds, only_12, speaks_http, tickets, identity_end })
         })
     }
 

@@ -71,7 +71,11 @@ pub enum Takes {
     HttpInTls(ServerTlsMode),
     /// The client's own TLS, which goes on as it is.
     Tls,
-    /// Neither: TCP, or TLS of a kind that is not served here.
+    /// TCP, whatever is in it.
+    Tcp,
+    /// TCP within TLS that ends at the server; in the mesh's own TLS, a hop within this process.
+    TcpInTls(ServerTlsMode),
+    /// TLS of a kind that is not served here.
     Nothing,
 }
 
@@ -79,7 +83,13 @@ impl Takes {
     /// Whether the TLS of clients ends here who come to a listener. That of the mesh is a hop within this process.
     #[must_use]
     pub fn ends_tls_of_clients(self) -> bool {
-        matches!(self, Self::HttpInTls(ServerTlsMode::Simple | ServerTlsMode::Mutual))
+        matches!(self, Self::HttpInTls(mode) | Self::TcpInTls(mode) if matches!(mode, ServerTlsMode::Simple | ServerTlsMode::Mutual))
+    }
+
+    /// Whether what arrives goes where `tcp` rules lead it.
+    #[must_use]
+    pub fn is_tcp(self) -> bool {
+        matches!(self, Self::Tcp | Self::TcpInTls(_))
     }
 }
 
@@ -92,13 +102,17 @@ pub fn entrance(server: &Server) -> Option<(u16, Takes)> {
     let takes = match (Protocol::parse(port.protocol.as_deref())?, mode) {
         (Protocol::Http | Protocol::Http2, _) => Takes::Http,
         (Protocol::Tls, Some(ServerTlsMode::Passthrough)) => Takes::Tls,
-        (Protocol::Tls, Some(mode)) if is_https(port.protocol.as_deref()) => match mode {
-            ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::IstioMutual => Takes::HttpInTls(mode),
-            ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough | ServerTlsMode::OptionalMutual => {
-                Takes::Nothing
+        (Protocol::Tls, Some(mode @ (ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::IstioMutual))) => {
+            if is_https(port.protocol.as_deref()) {
+                Takes::HttpInTls(mode)
+            } else {
+                Takes::TcpInTls(mode)
             }
-        },
-        (Protocol::Tls | Protocol::Tcp | Protocol::Udp | Protocol::Any, _) => Takes::Nothing,
+        }
+        (Protocol::Tcp, None) => Takes::Tcp,
+        (Protocol::Tls, Some(ServerTlsMode::AutoPassthrough | ServerTlsMode::OptionalMutual) | None)
+        | (Protocol::Tcp, Some(_))
+        | (Protocol::Udp | Protocol::Any, _) => Takes::Nothing,
     };
     Some((number, takes))
 }
@@ -183,6 +197,15 @@ impl<'a> Gateways<'a> {
     pub fn takes_on(&self, port: u16) -> impl Iterator<Item = Takes> {
         let servers = self.by_name.values().flat_map(|gateway| &gateway.spec.servers);
         servers.filter_map(entrance).filter(move |(number, _)| *number == port).map(|(_, takes)| takes)
+    }
+
+    /// What takes the TCP that a route of the mesh leads to a port; `None`: nothing does, or several servers within TLS do,
+    /// among which only a server name could choose.
+    #[must_use]
+    pub fn tcp_hop(&self, port: u16) -> Option<Takes> {
+        let mut taking = self.takes_on(port).filter(|takes| takes.is_tcp());
+        let first = taking.next()?;
+        taking.all(|other| (first, other) == (Takes::Tcp, Takes::Tcp)).then_some(first)
     }
 }
 

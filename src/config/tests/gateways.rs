@@ -269,8 +269,11 @@ fn the_shares_of_both_hops_are_independent_for_tls() {
         let Loaded { routes, settings, .. } = load(&yaml);
         let snapshot = Snapshot { generation: 1, routes, settings };
         let route = snapshot.routes.tls(443, &name("a.com")).and_then(|host| host.route.as_ref()).expect("routed");
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let source = decide::Source { address, port: 443, gateway: false, destination: None, tls: None };
         let chosen = chosen(|ticket| {
-            let (last, ticket) = decide::tls_enter(&snapshot, &name("a.com"), route, ticket).expect("admitted");
+            let entered = decide::tunnel_enter(&snapshot, source, Some(&name("a.com")), route, ticket);
+            let (last, ticket) = entered.expect("admitted");
             decide::cluster(&snapshot, last.pick(ticket)).expect("a cluster").name.to_string()
         });
         assert_joint_shares(&chosen, first, 443);

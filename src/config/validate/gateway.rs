@@ -69,24 +69,8 @@ fn server(server: &Server, field: &str, scope: &mut Scope<'_>) {
         (Some(Protocol::Tcp), Some(_)) => {
             scope.error(tls_field, "server cannot have TLS settings for non HTTPS/TLS ports");
         }
-        (Some(Protocol::Tls), Some(tls)) if ends_as_tcp(server, tls) => {
-            let message = "what is in TLS that ends at a server of protocol TLS is TCP, which is not supported yet: nobody can \
-                           reach this one; HTTP is protocol HTTPS";
-            scope.warning(code::UNSUPPORTED, format!("{field}.port.protocol"), message);
-        }
-        (Some(Protocol::Tcp), None) => {
-            let message = "TCP servers are not supported yet: nobody can reach this one";
-            scope.warning(code::UNSUPPORTED, format!("{field}.port.protocol"), message);
-        }
         (Some(_) | None, _) => {}
     }
-}
-
-/// Whether TLS ends at the server, and what is in it is not known to be HTTP.
-fn ends_as_tcp(server: &Server, tls: &ServerTls) -> bool {
-    let word = server.port.as_ref().and_then(|port| port.protocol.as_deref()).unwrap_or_default();
-    let ends = matches!(tls.mode, Some(ServerTlsMode::Simple | ServerTlsMode::Mutual));
-    ends && !word.eq_ignore_ascii_case("HTTPS")
 }
 
 /// `namespace/host`: the namespace is a name, `.` or `*`.

@@ -33,7 +33,8 @@ pub(super) fn analyze(objects: &Objects, registry: &Registry<'_>, report: &mut R
 /// Listeners for Gateways of which none has a server on their port.
 pub(super) fn listeners(registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
     for listener in bootstrap.listeners.iter().filter(|listener| listener.gateway) {
-        let serves = |takes: Takes| matches!(takes, Takes::Http | Takes::Tls) || takes.ends_tls_of_clients();
+        let serves =
+            |takes: Takes| matches!(takes, Takes::Http | Takes::Tls | Takes::Tcp) || takes.ends_tls_of_clients();
         let name = &listener.name;
         let Some(port) = listener.service.fixed() else { continue };
         if !registry.gateways.takes_on(port).any(serves) {
@@ -68,13 +69,38 @@ pub(super) fn conflicts(objects: &Objects, report: &mut Report) {
     }
 }
 
+/// Servers for TCP beside others on their port: nothing that a client says chooses among them.
+pub(super) fn tcp_conflicts(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
+    let mut known: HashMap<u16, &Object<Gateway>> = HashMap::new();
+    for gateway in &objects.gateways {
+        for (number, server) in gateway.spec.servers.iter().enumerate() {
+            let Some((port, Takes::Tcp)) = entrance(server) else { continue };
+            let (field, scope) = (format!("spec.servers[{number}].port"), &mut Scope::new(&gateway.origin, report));
+            if let Some(first) = known.get(&port) {
+                let (namespace, name) = first.origin.identity();
+                let message =
+                    format!("Gateway {namespace}/{name} has a server for TCP on port {port} already, which holds");
+                scope.warning(code::GATEWAY_CONFLICT, field, message);
+            } else if registry.gateways.takes_on(port).any(|takes| takes != Takes::Tcp) {
+                let message = format!(
+                    "port {port} has servers for HTTP or TLS too, which have the clients of listeners: only what a route of \
+                     the mesh leads to it arrives at this one"
+                );
+                scope.warning(code::GATEWAY_CONFLICT, field, message);
+            }
+            known.entry(port).or_insert(gateway);
+        }
+    }
+}
+
 /// Policies about a ServiceEntry are found by the host that a client names. At a Gateway that takes the host by a wider
-/// wildcard nothing says whose it is, and the policy would be passed by.
+/// wildcard nothing says whose it is, and the policy would be passed by. (Of TCP no client names any.)
 pub(super) fn policies(objects: &Objects, registry: &Registry<'_>, bootstrap: &Bootstrap, report: &mut Report) {
     if !bootstrap.listeners.iter().any(|listener| listener.gateway) {
         return;
     }
     let bound = objects.gateways.iter().flat_map(|gateway| registry.gateways.bound(gateway));
+    let bound = bound.filter(|rules| !rules.spec.http.is_empty() || !rules.spec.tls.is_empty());
     let (mut takes_any, mut taken) = (false, HostIndex::default());
     for host in bound.flat_map(|rules| &rules.spec.hosts).filter_map(|host| Admitted::parse(host)) {
         match host {
@@ -122,7 +148,11 @@ fn named(service: &VirtualService) -> Vec<(String, &String)> {
         let blocks = tls.matches.iter().enumerate();
         blocks.map(move |(number, block)| (format!("spec.tls[{rule}].match[{number}].gateways"), &block.gateways))
     });
-    let lists = std::iter::once(("spec.gateways".to_owned(), &service.gateways)).chain(http).chain(tls);
+    let tcp = service.tcp.iter().enumerate().flat_map(|(rule, tcp)| {
+        let blocks = tcp.matches.iter().enumerate();
+        blocks.map(move |(number, block)| (format!("spec.tcp[{rule}].match[{number}].gateways"), &block.gateways))
+    });
+    let lists = std::iter::once(("spec.gateways".to_owned(), &service.gateways)).chain(http).chain(tls).chain(tcp);
     let each = lists.flat_map(|(field, names)| {
         names.iter().enumerate().map(move |(index, name)| (format!("{field}[{index}]"), name))
     });
@@ -189,15 +219,26 @@ pub(super) fn hop(
     scope: &mut Scope<'_>,
 ) {
     let Some(number) = destination.port.as_ref().and_then(|port| u16::try_from(port.number?).ok()) else { return };
-    let is_tls = field.starts_with("spec.tls");
+    let (is_tls, is_tcp) = (field.starts_with("spec.tls"), field.starts_with("spec.tcp"));
     let serves = |takes: Takes| match takes {
         Takes::Tls => is_tls,
-        Takes::Http | Takes::HttpInTls(_) => !is_tls,
-        Takes::Nothing => false,
+        Takes::Http | Takes::HttpInTls(_) => !is_tls && !is_tcp,
+        Takes::Tcp | Takes::TcpInTls(_) | Takes::Nothing => false,
     };
-    if !registry.gateways.takes_on(number).any(serves) {
-        let what = if is_tls { "TLS" } else { "HTTP" };
-        let message = format!("no Gateway has a server for {what} on port {number}; requests get 503 NC");
+    let has_tcp = (is_tls || is_tcp) && registry.gateways.tcp_hop(number).is_some();
+    if !has_tcp && !registry.gateways.takes_on(number).any(serves) {
+        let what = match (is_tls, is_tcp) {
+            (true, _) => "TLS",
+            (_, true) => "TCP",
+            (false, false) => "HTTP",
+        };
+        let message = match (is_tls || is_tcp) && registry.gateways.takes_on(number).any(Takes::is_tcp) {
+            true => format!(
+                "several servers of Gateways take TCP on port {number}, not all of them without TLS, and nothing chooses one; \
+                 sessions end with NC"
+            ),
+            false => format!("no Gateway has a server for {what} on port {number}; requests get 503 NC"),
+        };
         scope.warning(code::NOT_FOUND, format!("{field}.port.number"), message);
     }
     let Some(subset) = destination.subset.as_deref().filter(|subset| !subset.is_empty()) else { return };

@@ -41,6 +41,7 @@ pub fn analyze(
     gateways::analyze(objects, registry, report);
     gateways::listeners(registry, bootstrap, report);
     gateways::conflicts(objects, report);
+    gateways::tcp_conflicts(objects, registry, report);
     gateways::policies(objects, registry, bootstrap, report);
     routes::hosts(objects, registry, report);
     routes::dead_rules(objects, report);
