@@ -305,12 +305,15 @@ impl Client {
 
     /// Closes our side and reads on for a moment. Closing at once, with unread bytes in the socket, would make the
     /// kernel send a reset that can overtake the answer (RFC 9112 section 9.6).
-    pub async fn linger(&self, scratch: &Scratch) {
-        self.transport.finish_sending();
+    pub async fn linger(&self, context: &Context) {
+        // A client that reads slowly is waited for as it is in the middle of an answer: inside TLS it would take a body without
+        // a length for cut off.
+        let patience = context.snapshot().settings.limits.body_idle_timeout;
+        let _ = within(patience, self.transport.finish_sending()).await;
         let drain = async {
             let mut drained = 0;
             while drained <= DRAINED_BODY_BYTES_MAX {
-                match self.transport.discard(&mut scratch.input.borrow_mut()) {
+                match self.transport.discard(&mut context.scratch.input.borrow_mut()) {
                     Ok(Received::Bytes(count)) => {
                         drained += count as u64;
                         continue;

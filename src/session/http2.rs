@@ -149,7 +149,7 @@ impl Session {
         })
         .await;
         // What the client still sends, windows for instance, must not turn the close into a reset.
-        client.linger(&context.scratch).await;
+        client.linger(&context).await;
     }
 
     /// Ready when the connection has ended.
@@ -352,7 +352,8 @@ impl Line for ClientLine {
     }
 
     fn finish(&mut self) {
-        self.client.transport.finish_sending();
+        // What the socket does not take now waits for the end of the session.
+        let _ = self.client.transport.try_finish_sending();
     }
 
     fn poll_readable(&self, context: &mut task::Context<'_>) -> Poll<()> {

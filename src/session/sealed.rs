@@ -156,7 +156,7 @@ impl Sealed<'_> {
                 }
             }
         }
-        self.downstream.finish_sending();
+        self.downstream.finish_sending().await;
         Ok(())
     }
 

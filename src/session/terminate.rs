@@ -42,7 +42,7 @@ pub(super) async fn terminate(
     };
     story.tell(&context, &client, Some(failure));
     // An alert may be on its way, and the client in the middle of a flight.
-    client.linger(&context.scratch).await;
+    client.linger(&context).await;
     None
 }
 

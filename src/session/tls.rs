@@ -131,15 +131,20 @@ impl Tls {
         Ok(total - usize::from(state.owing))
     }
 
-    /// Says that nothing more will be sent (RFC 8446 section 6.1). A client that takes nothing more does not hear it.
-    pub(super) fn finish_sending(&self, socket: &Socket) {
+    /// Says that nothing more will be sent (RFC 8446 section 6.1). False: the socket has not taken all of that, and this is
+    /// due again once it is writable. A client that has been left in the middle of something is not told: it must not take
+    /// that for the whole.
+    pub(super) fn finish_sending(&self, socket: &Socket) -> bool {
         let state = &mut *self.state.borrow_mut();
-        if !state.finished && !state.owing {
+        if !state.finished {
+            if state.owing {
+                return true;
+            }
             state.finished = true;
             state.session.seal_end(&mut state.pending);
-            // The client may be gone; then there is nobody to tell.
-            let _ = state.flush(socket);
         }
+        // The client may be gone; then there is nobody to tell.
+        state.flush(socket).is_err() || state.pending.is_empty()
     }
 
     /// What the client has shown, if it was asked.
@@ -160,5 +165,116 @@ impl State {
             self.pending.drain(..sent);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::thread::{self, JoinHandle};
+    use std::time::Duration;
+
+    use rustls::crypto::{CryptoProvider, aws_lc_rs};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::server::UnbufferedServerConnection;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+
+    use super::*;
+    use crate::net::{Either, Ticker, either, within};
+    use crate::session::Transport;
+    use crate::tls::session::handshake;
+
+    const NAME: &str = "a.example";
+
+    /// No beginning of it is in a record by chance.
+    const NOISE: [u8; 64] = *b"what fills the socket, and is not the rest of anything else; ...";
+
+    fn provider() -> Arc<CryptoProvider> {
+        Arc::new(aws_lc_rs::default_provider())
+    }
+
+    fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a name of DNS");
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("a certificate");
+        let server = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let server = server.expect("they suit the provider").with_no_client_auth();
+        let server = server.with_single_cert(vec![made.cert.der().clone()], key).expect("the key is its own");
+        let client = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let client = client.expect("they suit the provider").with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(server), Arc::new(client))
+    }
+
+    /// A client: its handshake, and then whatever comes.
+    fn client(listener: TcpListener, config: Arc<ClientConfig>) -> JoinHandle<(ClientConnection, TcpStream)> {
+        thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("somebody connects");
+            let name = ServerName::try_from(NAME).expect("a name of DNS");
+            let mut session = ClientConnection::new(config, name).expect("a good configuration");
+            while session.is_handshaking() {
+                session.complete_io(&mut socket).expect("a handshake");
+            }
+            (session, socket)
+        })
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("epoll works");
+        match runtime.block_on(async { either(Ticker::new().expect("a descriptor is free").run(), test).await }) {
+            Either::Second(value) => value,
+            Either::First(()) => unreachable!("the timers never end"),
+        }
+    }
+
+    /// Bytes that are nobody's, until the socket takes no more.
+    fn fill(socket: &Socket) -> usize {
+        let mut filled = 0;
+        loop {
+            match socket.send(&NOISE).expect("the client is there") {
+                0 => return filled,
+                count => filled += count,
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_whose_socket_is_full_hears_of_the_end_once_it_reads() {
+        let (server, config) = configs();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        let address = listener.local_addr().expect("it is bound");
+        let client = client(listener, config);
+        run(async {
+            let socket = Socket::connect(address).await.expect("somebody listens");
+            let connection = Box::new(UnbufferedServerConnection::new(server).expect("a good configuration"));
+            let established = handshake(connection, &socket, Vec::new()).await.expect("a handshake");
+            let (mut session, mut peer) = client.join().expect("no panics");
+            let filled = fill(&socket);
+            let transport = Transport::new(socket);
+            transport.put_into(Tls::new(established.session, false, None, Rc::new(Scratch::default())));
+
+            let mut end = std::pin::pin!(transport.finish_sending());
+            assert!(within(Duration::from_millis(50), end.as_mut()).await.is_none(), "the socket is full");
+            let reader = thread::spawn(move || {
+                // The client's own tickets come before what has filled its socket.
+                peer.set_read_timeout(Some(Duration::from_secs(10))).expect("not zero");
+                let mut bytes = Vec::new();
+                peer.read_to_end(&mut bytes).expect("an end");
+                let from = bytes.windows(NOISE.len()).position(|bytes| bytes == NOISE).expect("it was full");
+                bytes.drain(from..from + filled);
+                let mut rest = bytes.as_slice();
+                while !rest.is_empty() {
+                    session.read_tls(&mut rest).expect("memory can be read");
+                    session.process_new_packets().expect("good records");
+                }
+                session.read_tls(&mut std::io::empty()).expect("memory can be read");
+                session.reader().read(&mut [0; 16]).map_err(|error| error.kind())
+            });
+            within(Duration::from_secs(10), end).await.expect("an end");
+            // Without close_notify this would be `UnexpectedEof`.
+            assert_eq!(reader.join().expect("no panics"), Ok::<_, ErrorKind>(0));
+        });
     }
 }

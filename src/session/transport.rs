@@ -218,22 +218,32 @@ impl Transport {
         }
     }
 
-    /// Tells a client inside TLS that nothing more will be sent.
-    fn say_goodbye(&self) {
-        if let Self::Tcp(socket, tls) = self
-            && let Some(tls) = tls.get()
-        {
-            tls.finish_sending(socket);
+    /// Tells a client inside TLS that nothing more will be sent. False: its socket is full.
+    fn say_goodbye(&self) -> bool {
+        match self {
+            Self::Tcp(socket, tls) => tls.get().is_none_or(|tls| tls.finish_sending(socket)),
+            // A message ends with itself.
+            Self::Stream(_) => true,
         }
     }
 
-    /// Tells the client that nothing more will be sent. A client that is gone already is no error.
-    pub fn finish_sending(&self) {
-        self.say_goodbye();
-        match self {
-            Self::Tcp(socket, _) => socket.shutdown_write(),
-            // A message ends with itself.
-            Self::Stream(_) => {}
+    /// Tells the client that nothing more will be sent, as far as that goes without waiting; false: [`Self::writable`] and
+    /// another call are due. A client that is gone already is no error.
+    pub fn try_finish_sending(&self) -> bool {
+        let is_told = self.say_goodbye();
+        if let (true, Self::Tcp(socket, _)) = (is_told, self) {
+            socket.shutdown_write();
+        }
+        is_told
+    }
+
+    /// Tells the client that nothing more will be sent, and waits until its socket has taken that. Dropped, it leaves a client
+    /// inside TLS with a truncation.
+    pub async fn finish_sending(&self) {
+        while !self.try_finish_sending() {
+            if self.writable().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -250,7 +260,8 @@ impl Transport {
 
     /// Ends the connection between two requests; whoever waits on it wakes up.
     pub fn close_idle(&self) {
-        self.say_goodbye();
+        // Its last answer has said where it ends.
+        let _ = self.say_goodbye();
         match self {
             Self::Tcp(socket, _) => socket.shutdown(),
             Self::Stream(stream) => stream.reset(),

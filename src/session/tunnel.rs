@@ -424,7 +424,7 @@ impl Story {
         let alerted = alert(client, &failure, self);
         self.end(context, client, Some(failure));
         if alerted {
-            Box::pin(client.linger(&context.scratch)).await;
+            Box::pin(client.linger(context)).await;
         }
     }
 

@@ -79,9 +79,7 @@ pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) ->
         match after {
             // Nothing is on its way that could turn the close into a reset: there is nothing to wait for.
             After::Finish if inbound.bytes().is_empty() && client.is_silent(&context.scratch) => {}
-            After::Keep | After::Close | After::Finish | After::Upgrade(_) => {
-                Box::pin(client.linger(&context.scratch)).await
-            }
+            After::Keep | After::Close | After::Finish | After::Upgrade(_) => Box::pin(client.linger(&context)).await,
             After::Reset => client.transport.reset_on_close(),
         }
     }
