@@ -161,8 +161,12 @@ pub const HTTP2_SESSION_READ_BYTES: usize = 64 * 1024;
 /// Largest frame that is taken (RFC 9113 section 4.2: no smaller one may be asked for).
 pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 * 1024;
 
-/// What frames of data may cost beyond their bytes while nobody takes them, on one connection: 256 bytes for each, less
-/// what it carries (h2's measure, and about what it keeps). A connection that costs more is closed.
+/// What a frame of data costs at least while nobody takes it: what h2 keeps for it, beside bytes. A smaller one costs the
+/// difference.
+pub const HTTP2_SMALL_DATA_BYTES: usize = 256;
+
+/// What small frames of data may cost beyond their bytes on one connection. A client's that costs more is closed; of an
+/// upstream's, which many clients share, the stream is given up that costs the most.
 pub const HTTP2_SMALL_DATA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Streams that were reset by us and are remembered for a moment, so that what is still on its way to them is no fault.

@@ -1,5 +1,6 @@
 //! What a peer sends on a stream, as the bytes of a message in HTTP/1.1.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
@@ -9,7 +10,7 @@ use http::HeaderMap;
 use crate::wire::http1::{write_chunk, write_last_chunk};
 use crate::wire::http2::{Body, forwardable};
 
-use super::StreamError;
+use super::{Meter, StreamError};
 
 /// Room that is left for the framing of a chunk: its size, two line ends, and the last chunk.
 const FRAMING_BYTES: usize = 32;
@@ -30,6 +31,8 @@ pub struct Intake {
     state: State,
     trailers: Option<HeaderMap>,
     trailer_bytes_max: usize,
+    /// Who keeps count of what has come in small pieces.
+    meter: Option<Rc<Meter>>,
 }
 
 enum State {
@@ -60,7 +63,14 @@ impl Intake {
         trailer_bytes_max: usize,
     ) -> Self {
         let (data, last, state, trailers) = (Bytes::new(), Bytes::new(), State::Open, None);
-        Self { head: head.into(), body, stream, data, last, missing: length, state, trailers, trailer_bytes_max }
+        let (head, missing, meter) = (head.into(), length, None);
+        Self { head, body, stream, data, last, missing, state, trailers, trailer_bytes_max, meter }
+    }
+
+    /// The same, of a stream whose small frames are counted, see [`Unread`](super::Unread).
+    #[must_use]
+    pub fn counted_by(self, meter: Rc<Meter>) -> Self {
+        Self { meter: Some(meter), ..self }
     }
 
     /// Ready once there is something to give: bytes, the end, or a failure.
@@ -88,6 +98,9 @@ impl Intake {
     }
 
     fn take(&mut self, mut data: Bytes) {
+        if let Some(meter) = &self.meter {
+            meter.unread.taken(self.stream.stream_id().as_u32(), data.len());
+        }
         if let Some(missing) = &mut self.missing {
             *missing = missing.saturating_sub(data.len() as u64);
             if *missing == 0 && !data.is_empty() && !self.stream.is_end_stream() {

@@ -9,12 +9,18 @@
 //! Used by `session` for clients and by `upstream` for services; knows neither.
 
 mod intake;
+mod meter;
 mod outlet;
+mod unread;
+mod unseen;
 mod wire;
 
 pub use intake::{Given, Intake};
+pub use meter::Meter;
 pub use outlet::Outlet;
-pub use wire::{Line, Meter, Patience, Wire};
+pub use unread::Unread;
+pub use unseen::{Refusal, Unseen};
+pub use wire::{Line, Patience, Wire};
 
 use crate::limits::Limits;
 
@@ -41,6 +47,12 @@ pub enum StreamError {
     /// The connection has ended.
     #[error("{0}")]
     Connection(h2::Error),
+    /// It has been given up: too much of what the peer has sent in small pieces was not taken.
+    #[error("small frames that nobody takes")]
+    Unread,
+    /// The peer has allowed no further stream for too long: nobody has seen the request.
+    #[error("the upstream allows no further stream")]
+    Crowded,
     /// A message that the other version of HTTP cannot carry.
     #[error("the message cannot be translated: {0}")]
     Untranslatable(crate::wire::http1::HeadError),
@@ -53,8 +65,7 @@ impl From<h2::Error> for StreamError {
     fn from(error: h2::Error) -> Self {
         let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
         // Streams that a GOAWAY leaves out are those which the peer will not process (RFC 9113 section 6.8).
-        // We have ended a connection that cost too much, as streams do of which nobody reads the small frames. The others are no
-        // worse for that.
+        // We have ended a connection that cost too much. Its streams are no worse for that.
         let is_ours = error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
         let left_out = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
         match error {

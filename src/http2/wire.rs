@@ -1,20 +1,18 @@
 //! A connection as h2 wants it: reads and writes that are polled.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::limits::{
-    HTTP2_FRAME_BYTES_MAX, HTTP2_IDLE_FRAMES_MAX, HTTP2_IDLE_FRAMES_PER_DATA, HTTP2_IDLE_FRAMES_PER_HEAD,
-    HTTP2_IDLE_FRAMES_PER_SECOND, HTTP2_READS_IN_A_ROW_MAX, HTTP2_WRITE_BYTES,
-};
-use crate::net::{Received, Timer, coarse_now};
-use crate::wire::http2::{Count, Frames};
+use crate::limits::{HTTP2_READS_IN_A_ROW_MAX, HTTP2_WRITE_BYTES};
+use crate::net::{Received, Timer};
+use crate::wire::http2::{Frames, PREFACE};
+
+use super::meter::{Count, Meter};
 
 /// What carries the frames: a socket, or TLS over one.
 pub trait Line: Unpin {
@@ -49,58 +47,6 @@ pub trait Line: Unpin {
     fn poll_others(&self, context: &mut Context<'_>) -> Poll<()>;
 }
 
-/// What a connection brings, and how much else than messages it may bring.
-#[derive(Debug)]
-pub struct Meter {
-    /// Bytes received.
-    pub received: Cell<u64>,
-    /// Frames without a message that may still come.
-    idle_frames_left: Cell<u64>,
-    counted: Cell<Instant>,
-    /// Whether each head is a request. Of an upstream it may be the next of many that answer the same one.
-    asks: bool,
-}
-
-impl Meter {
-    /// Of a connection whose peer asks, or answers.
-    #[must_use]
-    pub fn new(asks: bool) -> Self {
-        let idle_frames_left = Cell::new(HTTP2_IDLE_FRAMES_MAX);
-        Self { received: Cell::new(0), idle_frames_left, counted: Cell::new(coarse_now()), asks }
-    }
-
-    /// Counts a request.
-    pub fn asked(&self) {
-        self.allow(HTTP2_IDLE_FRAMES_PER_HEAD);
-    }
-
-    /// Counts bytes of a body that were sent: the peer answers each frame of them with windows, and some with pings.
-    pub fn sent(&self, bytes: usize) {
-        let frames = bytes.div_ceil(HTTP2_FRAME_BYTES_MAX as usize);
-        self.allow(frames as u64 * HTTP2_IDLE_FRAMES_PER_DATA);
-    }
-
-    fn allow(&self, frames: u64) {
-        self.idle_frames_left.set(self.idle_frames_left.get().saturating_add(frames).min(HTTP2_IDLE_FRAMES_MAX));
-    }
-
-    /// False: the peer only makes work.
-    fn received(&self, bytes: usize, count: Count) -> bool {
-        self.received.set(self.received.get().saturating_add(bytes as u64));
-        let now = coarse_now();
-        let seconds = now.saturating_duration_since(self.counted.get()).as_secs();
-        if seconds > 0 {
-            self.counted.set(now);
-        }
-        let heads = count.heads as u64;
-        let (earned, idle) = if self.asks { (heads * HTTP2_IDLE_FRAMES_PER_HEAD, 0) } else { (0, heads) };
-        let data = count.data as u64 * HTTP2_IDLE_FRAMES_PER_DATA;
-        self.allow(seconds * HTTP2_IDLE_FRAMES_PER_SECOND + earned + data);
-        let left = self.idle_frames_left.get().checked_sub(idle + count.others as u64);
-        left.inspect(|left| self.idle_frames_left.set(*left)).is_some()
-    }
-}
-
 /// How long a connection waits for its peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -116,6 +62,8 @@ pub struct Wire<L> {
     /// What was received before.
     early: Vec<u8>,
     frames: Frames,
+    /// Those that are sent.
+    sent: Frames,
     meter: Rc<Meter>,
     /// Runs while a head is under way that has not ended.
     head: Option<Timer>,
@@ -131,11 +79,13 @@ pub struct Wire<L> {
 }
 
 impl<L: Line> Wire<L> {
-    /// Over `line`, of which `early` has been received; `frames` follows the rest. `patience`: how long a head may take,
+    /// Over `line`, of which `early` has been received. Whoever asks sends the preface. `patience`: how long a head may take,
     /// and how long a peer may take nothing.
-    pub fn new(line: L, early: Vec<u8>, frames: Frames, meter: Rc<Meter>, patience: Patience) -> Self {
+    pub fn new(line: L, early: Vec<u8>, meter: Rc<Meter>, patience: Patience) -> Self {
+        let (asks, answers) = (Frames::after(PREFACE.len()), Frames::after(0));
+        let (frames, sent) = if meter.asks { (asks, answers) } else { (answers, asks) };
         let (waits, reads, gathered) = (false, 0, Vec::new());
-        Self { line, early, frames, meter, head: None, waits, reads, stall: None, patience, gathered }
+        Self { line, early, frames, sent, meter, head: None, waits, reads, stall: None, patience, gathered }
     }
 
     /// A head that has begun must end, however slowly it comes.
@@ -157,6 +107,10 @@ impl<L: Line> Wire<L> {
                 self.early = Vec::new();
             }
             return Poll::Ready(Ok(count));
+        }
+        if self.meter.unread.is_too_dear() {
+            // Whoever drives the connection gives a stream up, and comes back.
+            return Poll::Pending;
         }
         // h2 reads until there is nothing more: a peer that always has more would keep the worker for itself.
         if self.reads >= HTTP2_READS_IN_A_ROW_MAX {
@@ -209,6 +163,8 @@ impl<L: Line> Wire<L> {
                 0 if !bytes.is_empty() => ready!(self.poll_stalled(context))?,
                 count => {
                     self.stall = None;
+                    let meter = &self.meter;
+                    self.sent.follow(&bytes[..count], |frame| meter.left(frame));
                     return Poll::Ready(Ok(count));
                 }
             }
@@ -221,7 +177,9 @@ impl<L: Line> AsyncRead for Wire<L> {
         let this = self.get_mut();
         let count = ready!(this.receive(context, buffer.initialize_unfilled()))?;
         buffer.advance(count);
-        let received = this.frames.count(&buffer.filled()[buffer.filled().len() - count..]);
+        let (meter, mut received) = (&this.meter, Count::default());
+        let bytes = &buffer.filled()[buffer.filled().len() - count..];
+        this.frames.follow(bytes, |frame| meter.arrived(frame, &mut received));
         if received.heads > 0 {
             // The clock is for one head, however many follow each other.
             this.head = None;

@@ -25,7 +25,7 @@ use crate::limits::{
 };
 use crate::net::{CatchPanic, Received, Scratch, Timer, Watch, within};
 use crate::wire::http1::HeadError;
-use crate::wire::http2::{Body, Frames, PREFACE, content_length, takes_trailers};
+use crate::wire::http2::{Body, PREFACE, content_length, takes_trailers};
 
 use super::stream::ClientStream;
 use super::{Client, Context, http, tunnel};
@@ -40,8 +40,7 @@ pub(super) fn serve(context: Rc<Context>, client: Rc<Client>, bytes: Vec<u8>) ->
         let limits = context.snapshot().settings.limits.clone();
         let meter = Rc::new(Meter::new(true));
         let patience = Patience { head: limits.request_head_timeout, send: limits.body_idle_timeout };
-        let frames = Frames::after(PREFACE.len());
-        let wire = Wire::new(ClientLine::new(&client, &context.scratch), bytes, frames, Rc::clone(&meter), patience);
+        let wire = Wire::new(ClientLine::new(&client, &context.scratch), bytes, Rc::clone(&meter), patience);
         let handshake = builder(&limits).handshake(wire);
         let refusal = match within(limits.request_head_timeout, handshake).await {
             Some(Ok(connection)) => {

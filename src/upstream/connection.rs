@@ -41,7 +41,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Carrier {
     Socket(WatchedSocket, Option<UpstreamSession>),
-    Stream(Box<Stream>),
+    Stream(Rc<Stream>),
 }
 
 /// The outcome of [`Connection::receive`].
@@ -78,7 +78,8 @@ impl ConnectionError {
         match self {
             Self::Io(_) | Self::Tls(_) | Self::Stream(StreamError::Connection(_)) => Failure::UpstreamClosed,
             Self::Stream(StreamError::Refused(_)) => Failure::UpstreamRefused,
-            Self::Stream(StreamError::Reset(_)) => Failure::UpstreamReset,
+            Self::Stream(StreamError::Reset(_) | StreamError::Unread) => Failure::UpstreamReset,
+            Self::Stream(StreamError::Crowded) => Failure::ConnectTimeout,
             Self::Stream(StreamError::Protocol(_) | StreamError::Untranslatable(_) | StreamError::Trailers) => {
                 Failure::ResponseMalformed
             }
@@ -101,7 +102,7 @@ impl Connection {
     #[must_use]
     pub fn over(stream: Stream) -> Box<Self> {
         let (address, local) = stream.addresses();
-        Self::new_over(Carrier::Stream(Box::new(stream)), address, local)
+        Self::new_over(Carrier::Stream(Rc::new(stream)), address, local)
     }
 
     fn new_over(carrier: Carrier, address: SocketAddr, local: SocketAddr) -> Box<Self> {
@@ -138,6 +139,14 @@ impl Connection {
             Carrier::Socket(_, Some(tls)) if tls.has_early() => Poll::Ready(()),
             Carrier::Socket(socket, _) => socket.poll_readable(context),
             Carrier::Stream(stream) => stream.poll_readable(context),
+        }
+    }
+
+    /// Ready once a stream has been given up, which nothing else shows to whoever takes nothing from it at the moment.
+    pub fn poll_failed(&self, context: &Context<'_>) -> Poll<()> {
+        match &self.carrier {
+            Carrier::Socket(..) => Poll::Pending,
+            Carrier::Stream(stream) => stream.poll_failed(context),
         }
     }
 

@@ -1,7 +1,12 @@
 //! Attacks in HTTP/2: floods of frames, heads that HTTP/1.1 would read in two ways, and clients that only make work.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use portcullis::wire::http2::{Frame, Frames};
 
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, REFUSED_STREAM,
@@ -343,4 +348,68 @@ spec:
     }
     assert!(scene.gateway.peak_memory_kib() < 128 * 1024, "{} KiB", scene.gateway.peak_memory_kib());
     assert_eq!(scene.gateway.client().get(HOST, "/bytes/10").status, 200);
+}
+
+/// An upstream that speaks HTTP/2 by hand; `serve` has its first connection after the gateway's preface.
+fn by_hand(serve: impl FnOnce(Link) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("the gateway connects");
+        socket.write_all(&frame(SETTINGS, 0, 0, &[])).expect("the gateway reads");
+        serve(Link { socket, frames: Frames::after(24) });
+    });
+    port
+}
+
+/// Its connection.
+struct Link {
+    socket: TcpStream,
+    frames: Frames,
+}
+
+impl Link {
+    /// Reads until `wanted` shows up. False: the gateway has closed before.
+    fn wait_for(&mut self, wanted: impl Fn(Frame) -> bool) -> bool {
+        let (mut found, mut buffer) = (false, [0; 1024]);
+        while !found {
+            match self.socket.read(&mut buffer) {
+                Ok(0) | Err(_) => return false,
+                Ok(count) => self.frames.follow(&buffer[..count], |frame| found |= wanted(frame)),
+            }
+        }
+        true
+    }
+}
+
+/// Requests of many clients share a connection: small frames that one of them does not read are no reason to end it.
+#[test]
+fn small_frames_that_a_client_does_not_read_cost_its_own_stream_alone() {
+    let (tell, told) = mpsc::channel();
+    let port = by_hand(move |mut link| {
+        link.wait_for(|frame| frame == Frame::Head { stream: 1 });
+        tell.send("the first").expect("the test waits");
+        link.wait_for(|frame| frame == Frame::Head { stream: 3 });
+        let head = frame(HEADERS, END_HEADERS, 1, &block(&[(b":status", b"200")]));
+        link.socket.write_all(&head).expect("the gateway reads");
+        link.socket.write_all(&frame(DATA, 0, 1, b"x").repeat(60_000)).expect("the gateway reads");
+        let is_reset = link.wait_for(|frame| matches!(frame, Frame::Reset { stream: 1, .. }));
+        let head = block(&[(b":status", b"200"), (b"content-length", b"0")]);
+        let _ = link.socket.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &head));
+        tell.send(if is_reset { "a reset" } else { "an end" }).expect("the test waits");
+        link.wait_for(|_| false);
+    });
+    let yaml = crate::scene::listed(port).replace("HTTP", "HTTP2");
+    let gateway = Gateway::builder().host(HOST).resources(yaml).start();
+    // A client that opens no window.
+    let mut slow = Raw::connect(gateway.http(), &[(4, 0)]);
+    slow.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &get(HOST, "/slow"))).expect("the gateway reads");
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok("the first"));
+    assert_eq!(gateway.client().get(HOST, "/").status, 200);
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok("a reset"));
+    let reset = std::iter::from_fn(|| slow.next()).find(|frame| frame.kind == RST_STREAM);
+    assert_eq!(reset.expect("an end").stream, 1);
+    let line = gateway.log().wait_for(|line| line.request.contains("/slow"));
+    assert_eq!((&*line.flags, &*line.transport_failure), ("UC", "small frames that nobody takes"));
+    assert!(gateway.peak_memory_kib() < 128 * 1024, "{} KiB", gateway.peak_memory_kib());
 }

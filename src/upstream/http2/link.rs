@@ -11,15 +11,15 @@ use h2::client::{Builder, SendRequest};
 
 use crate::http2::{Meter, Patience, Wire};
 use crate::limits::{
-    HTTP2_FRAME_BYTES_MAX, HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_DATA_BYTES_MAX,
-    HTTP2_STREAMS_MAX, HTTP2_UPSTREAM_WINDOW_BYTES, Limits, POOL_IDLE_TIMEOUT,
+    HTTP2_FRAME_BYTES_MAX, HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAMS_MAX,
+    HTTP2_UPSTREAM_WINDOW_BYTES, Limits, POOL_IDLE_TIMEOUT,
 };
 use crate::net::{CatchPanic, Scratch, Socket, coarse_now};
 use crate::upstream::account::{Account, Lease};
 use crate::upstream::connection::Connection;
-use crate::wire::http2::Frames;
 
 use super::Driver;
+use super::asked::{Asked, drive};
 use super::line::UpstreamLine;
 
 /// A connection that carries many streams.
@@ -29,6 +29,7 @@ pub struct Link {
     pub(super) socket: Rc<Socket>,
     pub(super) secure: bool,
     pub(super) meter: Rc<Meter>,
+    pub(super) asked: Rc<Asked>,
     pub(super) trailer_bytes_max: usize,
     lease: Option<Box<Lease>>,
     streams: Cell<u32>,
@@ -62,11 +63,13 @@ impl Link {
         let meter = Rc::new(Meter::new(false));
         let line = UpstreamLine::new(connection, scratch);
         let patience = Patience { head: limits.request_head_timeout, send: limits.body_idle_timeout };
-        let wire = Wire::new(line, Vec::new(), Frames::after(0), Rc::clone(&meter), patience);
+        let wire = Wire::new(line, Vec::new(), Rc::clone(&meter), patience);
         let (sender, connection) = builder(limits).handshake(wire).await.map_err(LinkError)?;
+        let asked = Rc::<Asked>::default();
+        let driven = drive(connection, Rc::clone(&meter), Rc::clone(&asked));
         monoio::spawn(async move {
             // Whoever waits on one of its streams hears how it ended, and the next one finds its end at the look.
-            let _ = CatchPanic::new(async move { drop(connection.await) }).await;
+            let _ = CatchPanic::new(driven).await;
             drop(counted);
         });
         Ok(Rc::new(Self {
@@ -75,6 +78,7 @@ impl Link {
             socket,
             secure,
             meter,
+            asked,
             trailer_bytes_max: limits.trailer_bytes,
             lease,
             streams: Cell::new(0),
@@ -171,7 +175,9 @@ fn builder(limits: &Limits) -> Builder {
         .reset_stream_duration(Duration::from_secs(1))
         // Among them are frames that come late to streams which nobody remembers, and a connection may live for weeks.
         .max_local_error_reset_streams(None)
-        .data_frame_budget(HTTP2_SMALL_DATA_BYTES_MAX);
+        // Each stream is counted for itself, see `Unread`; h2 would end the connection, and counts frames for ever that come to
+        // streams which were given up.
+        .data_frame_budget(usize::MAX);
     builder
 }
 

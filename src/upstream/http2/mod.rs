@@ -4,6 +4,7 @@
 //! [`Links`] of the worker and the streams under way. What must agree for two requests to share one is the same as for
 //! connections of HTTP/1.1 that follow each other, see [`PoolKey`](super::pool::PoolKey).
 
+mod asked;
 mod line;
 mod link;
 mod links;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
@@ -27,6 +27,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub struct Stream {
     link: Rc<Link>,
     inner: RefCell<Inner>,
+    /// Its number, once the request is sent.
+    id: Cell<Option<u32>>,
     wants_trailers: Cell<bool>,
     started: Instant,
     /// What the connection had brought by then.
@@ -40,6 +42,8 @@ struct Inner {
     trailers: Option<HeaderMap>,
     /// Interim responses that have not been taken.
     interim: Vec<u8>,
+    /// Who wants to know when the request is given up, though it waits for something else.
+    waker: Option<Waker>,
 }
 
 enum Answer {
@@ -58,11 +62,18 @@ impl Stream {
             return None;
         }
         link.enter();
-        let inner =
-            Inner { answer: Answer::Unasked, outlet: None, to_head: false, trailers: None, interim: Vec::new() };
+        let inner = Inner {
+            answer: Answer::Unasked,
+            outlet: None,
+            to_head: false,
+            trailers: None,
+            interim: Vec::new(),
+            waker: None,
+        };
         Some(Self {
             link: Rc::clone(link),
             inner: RefCell::new(inner),
+            id: Cell::new(None),
             wants_trailers: Cell::new(false),
             started: coarse_now(),
             received_before: link.meter.received.get(),
@@ -119,14 +130,14 @@ impl Stream {
     ///
     /// # Errors
     /// [`StreamError`].
-    pub fn send(&self, bytes: &[u8]) -> Result<usize, StreamError> {
+    pub fn send(self: &Rc<Self>, bytes: &[u8]) -> Result<usize, StreamError> {
         let mut inner = self.inner.borrow_mut();
         let taken = if inner.outlet.is_none() { self.ask(&mut inner, bytes)? } else { 0 };
         let Some(outlet) = &mut inner.outlet else { return Ok(taken) };
         Ok(taken + outlet.send(&bytes[taken..])?)
     }
 
-    fn ask(&self, inner: &mut Inner, bytes: &[u8]) -> Result<usize, StreamError> {
+    fn ask(self: &Rc<Self>, inner: &mut Inner, bytes: &[u8]) -> Result<usize, StreamError> {
         let link = &*self.link;
         let request = read_request(bytes, link.secure, self.wants_trailers.get());
         let Some((request, head)) = request.map_err(StreamError::Untranslatable)? else { return Ok(0) };
@@ -140,11 +151,33 @@ impl Stream {
                 return Err(StreamError::Reset(h2::Reason::REFUSED_STREAM.into()));
             }
         };
+        let id = response.stream_id().as_u32();
+        link.meter.unread.open(id);
+        link.asked.insert(id, self);
+        self.id.set(Some(id));
         inner.answer = Answer::Awaited(response);
         let mut outlet = Outlet::new(stream, head.body, Rc::clone(&link.meter));
         inner.trailers.take().into_iter().for_each(|trailers| outlet.set_trailers(trailers));
         inner.outlet = Some(outlet);
         Ok(head.head.len as usize)
+    }
+
+    /// Gives the request up, with all that has come for it and that nobody has taken.
+    pub(super) fn give_up(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.outlet.iter_mut().for_each(|outlet| outlet.reset(h2::Reason::ENHANCE_YOUR_CALM));
+        inner.answer = Answer::Failed(Some(StreamError::Unread));
+        inner.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready once there is an error to collect, for whoever can take nothing else at the moment.
+    pub fn poll_failed(&self, context: &Context<'_>) -> Poll<()> {
+        let mut inner = self.inner.borrow_mut();
+        if let Answer::Failed(_) = inner.answer {
+            return Poll::Ready(());
+        }
+        inner.waker = Some(context.waker().clone());
+        Poll::Pending
     }
 
     /// Ready once there is something to receive, or an error to collect.
@@ -224,7 +257,7 @@ impl Inner {
         match write_response(&parts, stream.is_end_stream(), self.to_head, &mut head) {
             Ok(body) => {
                 let intake = Intake::new(head, (body, length(&parts, self.to_head)), stream, link.trailer_bytes_max);
-                Answer::Begun(Box::new(intake))
+                Answer::Begun(Box::new(intake.counted_by(Rc::clone(&link.meter))))
             }
             Err(error) => Answer::Failed(Some(StreamError::Untranslatable(error))),
         }
@@ -241,6 +274,10 @@ fn length(parts: &http::response::Parts, to_head: bool) -> Option<u64> {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if let Some(id) = self.id.get() {
+            self.link.meter.unread.close(id);
+            self.link.asked.remove(id);
+        }
         let is_unanswered = matches!(self.inner.get_mut().answer, Answer::Awaited(_) | Answer::Failed(_));
         let is_silent = self.link.meter.received.get() == self.received_before;
         if is_unanswered && is_silent && coarse_now().saturating_duration_since(self.started) > SILENCE {

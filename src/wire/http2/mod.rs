@@ -13,7 +13,7 @@ mod trailers;
 #[cfg(test)]
 mod tests;
 
-pub use frames::{Count, Frames};
+pub use frames::{Frame, Frames};
 pub use grpc::{grpc_fields, is_grpc};
 pub use request::{read_request, takes_trailers, write_request};
 pub use response::{Body, read_response, write_response};

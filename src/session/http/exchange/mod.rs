@@ -251,6 +251,9 @@ impl<'t, 'a> Exchange<'t, 'a> {
             if answers && client_writable.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ready::ClientWritable);
             }
+            if answers && upstream.poll_failed(context).is_ready() {
+                return Poll::Ready(Ready::UpstreamReadable);
+            }
             if sends && upstream_writable.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ready::UpstreamWritable);
             }
