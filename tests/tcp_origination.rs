@@ -263,6 +263,52 @@ fn a_client_that_speaks_tls_itself_is_not_encrypted_twice() {
     assert_eq!(upstream.seen().counts().bytes_received, 0);
 }
 
+#[test]
+fn a_hello_in_pieces_is_not_encrypted_either() {
+    for cut in 1..6 {
+        let (upstream, builder) = before(service::echo);
+        let scene = Scene::start(builder);
+        let (mut socket, mut other) = (scene.connect(), scene.connect());
+        exchange(&mut other, "somebody else");
+        let before = upstream.seen().counts().bytes_received;
+        let hello = client::hello(DB);
+        socket.write_all(&hello[..cut]).expect("the connection is open");
+        // When this is back, the piece has been read.
+        exchange(&mut other, "!");
+        socket.write_all(&hello[cut..]).expect("the connection is open");
+        assert_eq!(client::read_to_end(&mut socket), b"", "{cut}");
+        assert_eq!(scene.gateway.log().first().termination, "client_speaks_tls", "{cut}");
+        assert_eq!(upstream.seen().counts().bytes_received, before + 1, "{cut}");
+    }
+}
+
+#[test]
+fn the_beginning_of_a_hello_that_is_none_passes() {
+    let (_upstream, builder) = before(service::echo);
+    let scene = Scene::start(builder);
+    for opening in [&b"\x16"[..], b"\x16\x03", b"\x16\x03\x01\x00\x05"] {
+        let (mut socket, mut other) = (scene.connect(), scene.connect());
+        socket.write_all(opening).expect("the connection is open");
+        exchange(&mut other, "!");
+        socket.write_all(b"\x02 and more").expect("the connection is open");
+        let mut back = vec![0; opening.len() + 10];
+        socket.read_exact(&mut back).expect("the tunnel is open");
+        assert_eq!(back, [opening, b"\x02 and more"].concat());
+    }
+}
+
+#[test]
+fn a_client_that_does_not_go_on_with_its_hello_is_not_waited_for() {
+    let (upstream, builder) = before(service::record);
+    let scene = Scene::start(builder.setting("limits: {helloTimeout: 300ms}\n"));
+    let mut socket = scene.connect();
+    socket.write_all(b"\x16\x03\x01").expect("the connection is open");
+    assert_eq!(client::read_to_end(&mut socket), b"");
+    assert_eq!(scene.gateway.log().first().termination, "client_speaks_tls");
+    upstream.seen().wait_for("the end of the connection", |counts| counts.ended == 1);
+    assert_eq!(upstream.seen().counts().bytes_received, 0);
+}
+
 /// A policy on server names has the first bytes looked at, before there is a connection.
 #[test]
 fn a_client_that_is_known_to_speak_tls_is_refused_before_anything_is_dialled() {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::limits::RELAY_ROUNDS_MAX;
 use crate::limits::SCRATCH_BYTES;
-use crate::net::{Received, Scratch, Socket};
+use crate::net::{Received, Scratch, Socket, within};
 use crate::relay::{End, Quiet, Transferred};
 use crate::upstream::connection::{Connection, ConnectionError, Intake};
 
@@ -38,8 +38,9 @@ pub(super) struct Early {
     pub(super) up: Vec<u8>,
     /// For the client; it has been counted.
     pub(super) down: Vec<u8>,
-    /// Whether a client that begins to speak TLS now is refused: it would be encrypted twice.
-    pub(super) refuses_tls: bool,
+    /// Whether a client that begins to speak TLS now is refused: it would be encrypted twice. How long it may take until
+    /// that is clear, from its first byte on.
+    pub(super) refuses_tls: Option<Duration>,
 }
 
 /// Relays until both directions have ended, one has failed, or nothing has moved for `idle`.
@@ -81,8 +82,11 @@ pub(super) async fn relay(
 
 impl Sealed<'_> {
     /// From the client to the upstream.
-    async fn up(&self, early: Vec<u8>, mut refuses_tls: bool) -> Result<(), End> {
+    async fn up(&self, mut early: Vec<u8>, refuses_tls: Option<Duration>) -> Result<(), End> {
         self.flush().await?;
+        if let Some(patience) = refuses_tls {
+            early = Box::pin(self.opening(patience)).await?;
+        }
         self.seal(&early)?;
         drop(early);
         for round in 1.. {
@@ -95,11 +99,7 @@ impl Sealed<'_> {
             self.flush().await?;
             let mut input = self.scratch.input.borrow_mut();
             match self.downstream.receive(&mut input).map_err(End::Downstream)? {
-                Received::Bytes(count) if refuses_tls && is_hello(&input[..count]) => return Err(End::Refused),
-                Received::Bytes(count) => {
-                    refuses_tls = false;
-                    self.seal(&input[..count])?;
-                }
+                Received::Bytes(count) => self.seal(&input[..count])?,
                 Received::Pending => {}
                 Received::End => break,
             }
@@ -109,6 +109,44 @@ impl Sealed<'_> {
             self.socket.shutdown_write();
         }
         Ok(())
+    }
+
+    /// The first bytes of a client that does not speak TLS. Until it is clear that it does not, the upstream gets none of them:
+    /// the pieces of a hello may be as small as its sender likes.
+    async fn opening(&self, patience: Duration) -> Result<Vec<u8>, End> {
+        let mut bytes = Vec::new();
+        // A client may leave the first word to the server, for as long as the tunnel lasts.
+        if self.more(&mut bytes).await? {
+            let rest = async {
+                while may_be_hello(&bytes) {
+                    if is_hello(&bytes) {
+                        return Err(End::Refused);
+                    }
+                    if !self.more(&mut bytes).await? {
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            within(patience, rest).await.unwrap_or(Err(End::Refused))?;
+        }
+        Ok(bytes)
+    }
+
+    /// Waits until there are more bytes of the client. False: it has finished.
+    async fn more(&self, bytes: &mut Vec<u8>) -> Result<bool, End> {
+        loop {
+            self.downstream.readable().await.map_err(End::Downstream)?;
+            let mut input = self.scratch.input.borrow_mut();
+            match self.downstream.receive(&mut input).map_err(End::Downstream)? {
+                Received::Bytes(count) => {
+                    bytes.extend_from_slice(&input[..count]);
+                    return Ok(true);
+                }
+                Received::Pending => {}
+                Received::End => return Ok(false),
+            }
+        }
     }
 
     fn seal(&self, plain: &[u8]) -> Result<(), End> {
@@ -191,10 +229,15 @@ impl Sealed<'_> {
     }
 }
 
-/// Whether the first bytes of a client are those of a ClientHello (RFC 8446 sections 4 and 5.1). Few protocols begin so,
-/// and a hello that arrives in smaller pieces is only not noticed.
+/// Whether the first bytes of a client are those of a ClientHello (RFC 8446 sections 4 and 5.1). Few protocols begin so.
 pub(super) fn is_hello(bytes: &[u8]) -> bool {
     matches!(bytes, [0x16, 0x03, _, _, _, 0x01, ..])
+}
+
+/// Whether more bytes may make a ClientHello of them, or have.
+fn may_be_hello(bytes: &[u8]) -> bool {
+    matches!(bytes, [] | [0x16] | [0x16, 0x03] | [0x16, 0x03, _] | [0x16, 0x03, _, _] | [0x16, 0x03, _, _, _])
+        || is_hello(bytes)
 }
 
 fn upstream_end(error: ConnectionError) -> End {

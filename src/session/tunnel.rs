@@ -189,8 +189,9 @@ async fn connect(
     let sealed = match reached {
         Reached::Sealed(connection) => {
             client.set_upstream(Some(connection.share()));
-            // What has been read so far is not TLS; without any of it, the next read shows.
-            let refuses_tls = bytes.is_empty() && story.originated_tls;
+            // What has been read so far is not TLS; without any of it, what comes shows.
+            let may_speak = bytes.is_empty() && story.originated_tls;
+            let refuses_tls = may_speak.then_some(snapshot.settings.limits.hello_timeout);
             let early = Early { refuses_tls, up: bytes, down: Vec::new() };
             Some(Box::new((connection, early)))
         }

@@ -85,7 +85,7 @@ async fn carry(
     let downstream = match client.transport.socket() {
         Some(socket) if !connection.is_tls() => socket,
         Some(_) | None => {
-            let early = Early { up: early, down: pending, refuses_tls: false };
+            let early = Early { up: early, down: pending, refuses_tls: None };
             return sealed::relay(&client.transport, connection, early, &context.scratch, moved, idle).await;
         }
     };
