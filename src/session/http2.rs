@@ -17,7 +17,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 
 use crate::failure::Failure;
-use crate::http2::{Intake, Line, Meter, Patience, Wire, header_list_bytes};
+use crate::http2::{Intake, Line, Meter, Patience, Refusal, Wire, header_list_bytes};
 use crate::limits::{
     HTTP2_CLIENT_WINDOW_BYTES, HTTP2_FAULTS_MAX, HTTP2_FRAME_BYTES_MAX, HTTP2_LINE_BYTES,
     HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_DATA_BYTES_MAX,
@@ -158,20 +158,36 @@ impl Session {
             match self.connection.poll_accept(task) {
                 Poll::Ready(Some(Ok((request, answer)))) => self.open(request, answer),
                 Poll::Ready(Some(Err(error))) => {
+                    self.tell_unseen();
                     tracing::debug!(%error, "a client's connection in HTTP/2 has failed");
                     let failure = fault(&error);
                     failure.inspect(|failure| http::tell_malformed(&self.context, &self.client, PREFACE, failure));
                     return Poll::Ready(());
                 }
-                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(None) => {
+                    self.tell_unseen();
+                    return Poll::Ready(());
+                }
                 Poll::Pending => break,
             }
         }
+        self.tell_unseen();
         if !self.is_leaving || self.streams.open.get() > 0 {
             return Poll::Pending;
         }
         // It closes once the client has acknowledged; one that does not is not waited for.
         self.timer.get_or_insert_with(|| Timer::new(FAREWELL)).poll(task)
+    }
+
+    /// Tells of requests that h2 has refused without handing them over.
+    fn tell_unseen(&self) {
+        while let Some(refusal) = self.meter.unseen.refused() {
+            match refusal {
+                Refusal::Oversized => http::tell_unseen(&self.context, &self.client, 431, HeadError::TooLarge),
+                Refusal::Malformed => http::tell_unseen(&self.context, &self.client, 0, HeadError::Frames),
+                Refusal::Crowded => self.context.counters.borrow_mut().sessions_refused += 1,
+            }
+        }
     }
 
     /// Tells the client to send no further request, if it is time: nothing has happened for too long, we are draining, or
@@ -216,11 +232,10 @@ impl Session {
     /// has given up, but that have not ended yet, count.
     fn open(&mut self, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
         self.requests = self.requests.saturating_add(1);
-        if self.streams.open.get() >= HTTP2_STREAMS_MAX {
-            answer.send_reset(Reason::REFUSED_STREAM);
-            return;
-        }
-        let Some(place) = Place::take(&self.streams, &self.context, self.client.peer().ip()) else {
+        self.meter.unseen.accepted(answer.stream_id().as_u32());
+        let has_room = self.streams.open.get() < HTTP2_STREAMS_MAX;
+        let place = has_room.then(|| Place::take(&self.streams, &self.context, self.client.peer().ip())).flatten();
+        let Some(place) = place else {
             self.context.counters.borrow_mut().sessions_refused += 1;
             answer.send_reset(Reason::REFUSED_STREAM);
             return;

@@ -44,7 +44,8 @@ pub const DURATION_BUCKETS: [f64; 19] = [
 pub struct Counters {
     /// Client connections that are open now.
     pub sessions_active: u64,
-    /// Client connections that were closed unserved because a limit of sessions was reached.
+    /// Client connections that were closed unserved because a limit of sessions was reached, and requests in HTTP/2 that were
+    /// refused as there were too many at once.
     pub sessions_refused: u64,
     /// Sessions that ended in a panic: bugs.
     pub sessions_panicked: u64,

@@ -233,6 +233,32 @@ fn heads_that_could_be_read_in_two_ways_reach_no_upstream() {
 }
 
 #[test]
+fn requests_that_are_refused_before_anybody_sees_them_are_in_the_log() {
+    let scene = Scene::http();
+    let mut raw = Raw::connect(scene.gateway.http(), &[]);
+    let too_long = [get(HOST, "/"), block(&[(b"x", &[b'y'; 3_000])]).repeat(46)].concat();
+    let mut frames = too_long.chunks(16 * 1024).enumerate().peekable();
+    while let Some((index, piece)) = frames.next() {
+        let end = if frames.peek().is_none() { END_HEADERS } else { 0 };
+        let (kind, flags) = if index == 0 { (HEADERS, END_STREAM | end) } else { (CONTINUATION, end) };
+        raw.send(&frame(kind, flags, 1, piece)).expect("the gateway reads");
+    }
+    let malformed = [get(HOST, "/"), block(&[(b"transfer-encoding", b"chunked")])].concat();
+    assert_eq!(raw.ask(3, &malformed), None);
+    assert_eq!(raw.ask(5, &get(HOST, "/bytes/10")), Some(200));
+    let lines = scene.gateway.log().wait_for_count(3);
+    let told: Vec<_> = lines.iter().map(|line| (&*line.request, line.code, &*line.flags, &*line.details)).collect();
+    assert_eq!(
+        told,
+        [
+            ("- - HTTP/2", 431, "DPE", "request_headers_too_large"),
+            ("- - HTTP/2", 0, "DPE", "http2.codec_error"),
+            ("GET /bytes/10 HTTP/2", 200, "-", "via_upstream"),
+        ]
+    );
+}
+
+#[test]
 fn more_streams_than_are_allowed_are_refused_and_the_others_served() {
     let scene = Scene::http();
     let mut raw = Raw::connect(scene.gateway.http(), &[]);
@@ -246,6 +272,7 @@ fn more_streams_than_are_allowed_are_refused_and_the_others_served() {
         refused += usize::from(frame.kind == RST_STREAM && frame.payload == 7u32.to_be_bytes());
     }
     wait_until("the others to reach the upstream", || (scene.requests().len() == 100).then_some(()));
+    assert_eq!(scene.gateway.metric("portcullis_sessions_refused_total"), Some(30.0));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use ::http::request;
 
 use crate::failure::Failure;
 use crate::net::within;
-use crate::wire::http1::Version;
+use crate::wire::http1::{HeadError, Version};
 use crate::wire::http2::write_request;
 
 use super::{Client, Context};
@@ -103,6 +103,11 @@ pub(super) async fn serve_stream(context: &Rc<Context>, client: &Client, parts: 
 /// Tells of a connection that broke its protocol before it came to a request.
 pub(super) fn tell_malformed(context: &Rc<Context>, client: &Client, bytes: &[u8], failure: &Failure) {
     story::Story::new().tell_malformed(context, client, bytes, failure);
+}
+
+/// Tells of a request in HTTP/2 that has been refused, with this status or a reset, before anybody saw what it was.
+pub(super) fn tell_unseen(context: &Rc<Context>, client: &Client, status: u16, error: HeadError) {
+    story::Story { status, ..story::Story::new() }.tell_unseen(context, client, &Failure::RequestMalformed(error));
 }
 
 /// One request, under the configuration that is in force when its head is complete.

@@ -166,6 +166,12 @@ impl Story<'_> {
         self.tell(context, client, http, Some(failure.clone()));
     }
 
+    /// Tells of a request of which nothing is known but that it was one.
+    pub(super) fn tell_unseen(&self, context: &Rc<Context>, client: &Client, failure: &Failure) {
+        let http = HttpRecord { method: b"-", path: b"-", protocol: "HTTP/2", ..HttpRecord::default() };
+        self.tell(context, client, http, Some(failure.clone()));
+    }
+
     fn tell(&self, context: &Rc<Context>, client: &Client, http: HttpRecord<'_>, failure: Option<Failure>) {
         let cut_off = failure.is_some() && context.drain_expired.get();
         let failure = if cut_off { Some(Failure::DrainTimeout) } else { failure };
