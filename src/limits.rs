@@ -180,7 +180,8 @@ pub const HTTP2_UNSEEN_RESETS_MAX: usize = 32;
 pub const HTTP2_FAULTS_MAX: usize = 1024;
 
 /// Requests that a client may take back before it is looked at whether it takes back most of them (CVE-2023-44487, "Rapid
-/// Reset"): then its connection is closed.
+/// Reset"): then its connection is closed. A connection to an upstream of which as many were taken back, by whatever clients,
+/// carries no further ones.
 pub const HTTP2_RESETS_MAX: u32 = 256;
 
 /// Frames that carry no message (pings, settings, priorities, resets, windows, empty ones) which a connection may bring at

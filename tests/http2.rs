@@ -374,6 +374,31 @@ fn requests_wait_where_a_rule_bounds_connections_and_streams() {
     assert_eq!(server.seen().connections, 1);
 }
 
+/// What each client may take back of its own adds up at the upstream.
+#[test]
+fn requests_that_many_clients_take_back_are_not_all_taken_back_on_one_connection() {
+    let (server, gateway) = grpc();
+    for round in 1..=3 {
+        Client::connect(gateway.http()).run(async |sender| {
+            let mut streams = Vec::new();
+            for _ in 0..90 {
+                let mut sender = sender.clone().ready().await.unwrap();
+                streams.push(sender.send_request(grpc_request("/hang"), true).unwrap());
+            }
+            while server.seen().requests < 90 * round {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            streams.iter_mut().for_each(|(_, stream)| stream.send_reset(h2::Reason::CANCEL));
+            while server.seen().given_up < 90 * round {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+    assert_eq!(server.seen().connections, 1);
+    assert_eq!(gateway.client().get(HOST, "/").status, 200);
+    assert_eq!(server.seen().connections, 2);
+}
+
 // --- HTTP/2 from the client ---------------------------------------------------------------------
 
 #[test]

@@ -196,6 +196,12 @@ impl Intake {
         }
     }
 
+    /// Whether the peer has finished or failed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.state, State::Open)
+    }
+
     /// The trailers, once the end has been given.
     pub fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.trailers.take()

@@ -11,8 +11,8 @@ use h2::client::{Builder, SendRequest};
 
 use crate::http2::{Meter, Patience, Wire};
 use crate::limits::{
-    HTTP2_FRAME_BYTES_MAX, HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAMS_MAX,
-    HTTP2_UPSTREAM_WINDOW_BYTES, Limits, POOL_IDLE_TIMEOUT,
+    HTTP2_FRAME_BYTES_MAX, HTTP2_RESET_STREAMS_REMEMBERED, HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
+    HTTP2_STREAMS_MAX, HTTP2_UPSTREAM_WINDOW_BYTES, Limits, POOL_IDLE_TIMEOUT,
 };
 use crate::net::{CatchPanic, Scratch, Socket, coarse_now};
 use crate::upstream::account::{Account, Lease};
@@ -36,6 +36,9 @@ pub struct Link {
     streams_max: u32,
     /// Whether no stream may follow those under way.
     retired: Cell<bool>,
+    /// Requests so far, and how many of them were taken back.
+    asked_for: Cell<u32>,
+    given_up: Cell<u32>,
     idle_since: Cell<Instant>,
 }
 
@@ -86,6 +89,8 @@ impl Link {
             retired: Cell::new(false),
             idle_since: Cell::new(coarse_now()),
         }))
+            asked_for: Cell::new(0),
+            given_up: Cell::new(0),
     }
 
     /// Whom it leads to.
@@ -151,9 +156,19 @@ impl Link {
         }
     }
 
-    pub(super) fn leave(&self) {
+    /// `given_up`: before it had its answer. Each client may take back but so many requests of its own; those of all
+    /// clients together must not make this end of the connection look like an attacker to the upstream either.
+    pub(super) fn leave(&self, given_up: bool) {
+        if given_up {
+            let count = self.given_up.get().saturating_add(1);
+            self.given_up.set(count);
+            if count > HTTP2_RESETS_MAX && count > self.asked_for.get() / 2 {
+                self.retire();
+            }
+        }
         self.streams.set(self.streams.get().saturating_sub(1));
         self.idle_since.set(coarse_now());
+        self.asked_for.set(self.asked_for.get().saturating_add(1));
         // Whoever waits for a connection to this cluster may find room on this one.
         self.account().inspect(|account| account.wake_next());
     }

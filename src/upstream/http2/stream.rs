@@ -278,13 +278,19 @@ impl Drop for Stream {
             self.link.meter.unread.close(id);
             self.link.asked.remove(id);
         }
-        let is_unanswered = matches!(self.inner.get_mut().answer, Answer::Awaited(_) | Answer::Failed(_));
+        let answer = &self.inner.get_mut().answer;
+        let is_unanswered = matches!(answer, Answer::Awaited(_) | Answer::Failed(_));
+        let is_given_up = match answer {
+            Answer::Awaited(_) => true,
+            Answer::Begun(intake) => !intake.has_ended(),
+            Answer::Unasked | Answer::Failed(_) => false,
+        };
         let is_silent = self.link.meter.received.get() == self.received_before;
         if is_unanswered && is_silent && coarse_now().saturating_duration_since(self.started) > SILENCE {
             // A connection that has died unnoticed would take every further request with it.
             self.link.retire();
         }
-        self.link.leave();
+        self.link.leave(is_given_up);
     }
 }
 
