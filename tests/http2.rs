@@ -374,6 +374,27 @@ fn requests_wait_where_a_rule_bounds_connections_and_streams() {
     assert_eq!(server.seen().connections, 1);
 }
 
+#[test]
+fn requests_that_wait_for_the_same_connection_are_pending() {
+    let address = Ipv4Addr::new(127, 44, 9, 4);
+    let (_listener, _fill, port) = stuck(address);
+    let pool = "{connectionPool: {tcp: {connectTimeout: 1s}, http: {http1MaxPendingRequests: 1}}}";
+    let gateway = Gateway::builder()
+        .dns(&format!("  hosts:\n    {HOST}: ['{address}']\n"))
+        .resources([entry("HTTP2", port), rule(pool)].concat())
+        .start();
+    let mut waiting: Vec<_> = (0..3).map(|_| gateway.client()).collect();
+    for client in &mut waiting {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    }
+    // One makes the connection, one waits for it, and the third is told at once.
+    let line = gateway.log().first();
+    assert_eq!((line.code, &*line.flags), (503, "UO"));
+    assert!(waiting.iter_mut().all(|client| client.response().status == 503));
+    let flags: Vec<String> = gateway.log().wait_for_count(3).into_iter().map(|line| line.flags).collect();
+    assert_eq!(flags, ["UO", "UF", "UF"]);
+}
+
 /// What each client may take back of its own adds up at the upstream.
 #[test]
 fn requests_that_many_clients_take_back_are_not_all_taken_back_on_one_connection() {

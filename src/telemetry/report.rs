@@ -144,7 +144,11 @@ fn gateway(out: &mut Exposition, facts: &GatewayFacts) {
 }
 
 fn sessions(out: &mut Exposition, workers: &[(usize, Counters)]) {
-    let mut metric = out.metric("portcullis_sessions_active", Kind::Gauge, "Client connections that are open now.");
+    let mut metric = out.metric(
+        "portcullis_sessions_active",
+        Kind::Gauge,
+        "Client connections that are open now, however many requests share one.",
+    );
     for (worker, counters) in workers {
         metric.sample(&[("worker", &worker.to_string())], counters.sessions_active as f64);
     }

@@ -67,6 +67,8 @@ pub struct Account {
     connections: Cell<u32>,
     requests: Cell<u32>,
     retries: Cell<u32>,
+    /// How many wait for a connection in HTTP/2 that another request makes.
+    joining: Cell<usize>,
     /// Who waits for a connection, first come first served.
     waiting: RefCell<VecDeque<(u64, Waker)>>,
     next_ticket: Cell<u64>,
@@ -124,6 +126,7 @@ impl Accounts {
                 connections: Cell::new(0),
                 requests: Cell::new(0),
                 retries: Cell::new(0),
+                joining: Cell::new(0),
                 waiting: RefCell::default(),
                 next_ticket: Cell::new(0),
                 tally: Rc::clone(&self.tally),
@@ -198,11 +201,24 @@ impl Account {
     /// # Errors
     /// [`Overflow::Pending`]: too many wait already, or `patience` has passed.
     pub async fn wait(&self, patience: Duration) -> Result<(), Overflow> {
-        if self.waiting.borrow().len() >= self.limits.get().pending {
-            return Err(self.overflow(Overflow::Pending));
-        }
+        self.may_wait()?;
         let turn = Waiting { account: self, ticket: None, is_over: false };
         crate::net::within(patience, turn).await.ok_or_else(|| self.overflow(Overflow::Pending))
+    }
+
+    /// A place among those that wait, for a request that shares what another one makes.
+    ///
+    /// # Errors
+    /// [`Overflow::Pending`]: too many wait already.
+    pub fn join(&self) -> Result<Joining<'_>, Overflow> {
+        self.may_wait()?;
+        self.joining.set(self.joining.get() + 1);
+        Ok(Joining(self))
+    }
+
+    fn may_wait(&self) -> Result<(), Overflow> {
+        let waiting = self.waiting.borrow().len() + self.joining.get();
+        if waiting < self.limits.get().pending { Ok(()) } else { Err(self.overflow(Overflow::Pending)) }
     }
 
     /// Counts a limit that was reached.
@@ -335,6 +351,16 @@ impl Drop for Passage {
     }
 }
 
+/// A request that waits for a connection that another one makes; given back on drop.
+#[derive(Debug)]
+pub struct Joining<'a>(&'a Account);
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        self.0.joining.set(self.0.joining.get().saturating_sub(1));
+    }
+}
+
 /// A place in the queue for a connection.
 struct Waiting<'a> {
     account: &'a Account,
@@ -400,6 +426,7 @@ mod tests {
             connections: Cell::new(0),
             requests: Cell::new(0),
             retries: Cell::new(0),
+            joining: Cell::new(0),
             waiting: RefCell::default(),
             next_ticket: Cell::new(0),
             tally: Rc::default(),
@@ -423,6 +450,19 @@ mod tests {
         drop(first);
         assert!(account.request().is_ok());
         assert_eq!(account.tally.borrow().overflows[&("a.example".into(), "requests")], 1);
+    }
+
+    #[test]
+    fn whoever_waits_counts_whatever_for() {
+        let account = account(|traffic| traffic.pending_max = Some(2));
+        let (one, two) = (account.join().unwrap(), account.join().unwrap());
+        assert_eq!(account.join().unwrap_err(), Overflow::Pending);
+        drop(one);
+        let mut turn = Box::pin(account.wait(std::time::Duration::from_secs(1)));
+        assert!(turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(account.join().unwrap_err(), Overflow::Pending);
+        drop((two, turn));
+        assert!(account.join().is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::failure::Failure;
 use crate::upstream::account::{Account, Lease};
 use crate::upstream::connection::Connection;
-use crate::upstream::http2::{Link, Outcome, Stream};
+use crate::upstream::http2::{Link, Opening, Outcome, Stream};
 use crate::upstream::pool::PoolKey;
 
 use super::super::forward::{AttemptError, Cause, overflowed};
@@ -29,7 +29,7 @@ pub(super) async fn obtain(
         }
         let ticket = match context.pool.links.begin(&key) {
             Ok(ticket) => ticket,
-            Err(opening) => match opening.outcome().await {
+            Err(opening) => match join(turn, account, &opening).await? {
                 // It may lead to another address than was meant, which need not be one of ours: one that could not be reached
                 // may stand in the answers for several names.
                 Outcome::Made(link) if !making.candidates.contains(&link.address()) => continue,
@@ -78,6 +78,15 @@ fn lease(turn: &Turn<'_>, account: &Rc<Account>, key: &PoolKey) -> Option<Box<Le
             lease => return lease,
         }
     }
+}
+
+/// Waits for the connection that another request makes, among those that may wait.
+async fn join(turn: &mut Turn<'_>, account: Option<&Rc<Account>>, opening: &Opening) -> Result<Outcome, AttemptError> {
+    let place = account.map(|account| account.join()).transpose();
+    let place = place.map_err(|overflow| AttemptError::last(overflowed(turn, overflow)))?;
+    let outcome = opening.outcome().await;
+    drop(place);
+    Ok(outcome)
 }
 
 async fn wait(turn: &mut Turn<'_>, account: Option<&Rc<Account>>, until: Instant) -> Result<(), AttemptError> {
