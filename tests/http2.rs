@@ -7,8 +7,10 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -418,6 +420,56 @@ fn requests_that_many_clients_take_back_are_not_all_taken_back_on_one_connection
     assert_eq!(server.seen().connections, 1);
     assert_eq!(gateway.client().get(HOST, "/").status, 200);
     assert_eq!(server.seen().connections, 2);
+}
+
+/// An upstream that allows no stream (RFC 9113 section 6.5.2), and says so before it can have heard of any. Returns its
+/// port, and a count of its connections.
+fn allows_none(mut config: rustls::ServerConfig) -> (u16, Arc<AtomicUsize>) {
+    config.send_half_rtt_data = true;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let port = listener.local_addr().expect("it is bound").port();
+    let connections = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&connections);
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let config = Arc::clone(&config);
+            thread::spawn(move || {
+                let mut connection = rustls::ServerConnection::new(config).expect("the configuration is complete");
+                let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+                connection.writer().write_all(&settings).expect("it is buffered");
+                let mut stream = rustls::StreamOwned::new(connection, socket.expect("a connection"));
+                while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {}
+            });
+        }
+    });
+    (port, connections)
+}
+
+#[test]
+fn an_upstream_that_allows_no_stream_holds_nobody_for_longer_than_connecting_may_take() {
+    let authority = Authority::new();
+    let (port, connections) = allows_none(authority.issue(HOST).server());
+    let yaml = [
+        entry("HTTP2", port),
+        rule("{tls: {mode: SIMPLE}, connectionPool: {tcp: {connectTimeout: 500ms}}}"),
+        "---\n".to_owned(),
+        resources::virtual_service(
+            "api",
+            HOST,
+            &format!("  - retries: {{attempts: 1, retryOn: connect-failure}}\n    route: [{{destination: {{host: {HOST}}}}}]\n"),
+        ),
+    ]
+    .concat();
+    let gateway = Gateway::builder().host(HOST).trust(&authority).resources(yaml).start();
+    let begun = Instant::now();
+    assert_eq!(gateway.client().post(HOST, "/", b"x").status, 503);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let line = gateway.log().first();
+    assert_eq!((&*line.flags, &*line.transport_failure), ("UF", "the upstream allows no further stream"));
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
 }
 
 // --- HTTP/2 from the client ---------------------------------------------------------------------

@@ -347,6 +347,7 @@ fn report(plan: &Plan<'_>, address: SocketAddr, error: &AttemptError, awaits_bod
     let Some(passage) = &plan.passage else { return };
     match (&error.cause, &error.failure) {
         (Cause::Stale, _) => {}
+        (Cause::Connect, _) => passage.account().report(address, Outcome::TimedOut),
         (_, Failure::UpstreamClosed | Failure::UpstreamReset | Failure::ResponseMalformed) => {
             passage.account().report(address, Outcome::Failed);
         }
@@ -367,6 +368,8 @@ fn classify(failure: Failure, reused: bool, turn: &Turn<'_>) -> AttemptError {
     let cause = match (&failure, reused) {
         (Failure::UpstreamRefused, true) => Cause::Stale,
         (Failure::UpstreamRefused, false) => Cause::Refused,
+        // The connection had no room for it, and has not carried any of it.
+        (Failure::ConnectTimeout, _) => Cause::Connect,
         (Failure::UpstreamClosed, true) if idempotent => Cause::Stale,
         (Failure::UpstreamClosed | Failure::UpstreamReset, _) if idempotent => Cause::Reset,
         _ => Cause::Final,

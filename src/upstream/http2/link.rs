@@ -15,6 +15,7 @@ use crate::limits::{
     HTTP2_STREAMS_MAX, HTTP2_UPSTREAM_WINDOW_BYTES, Limits, POOL_IDLE_TIMEOUT,
 };
 use crate::net::{CatchPanic, Scratch, Socket, coarse_now};
+use crate::route::cluster::Cluster;
 use crate::upstream::account::{Account, Lease};
 use crate::upstream::connection::Connection;
 
@@ -31,14 +32,16 @@ pub struct Link {
     pub(super) meter: Rc<Meter>,
     pub(super) asked: Rc<Asked>,
     pub(super) trailer_bytes_max: usize,
+    /// How long a request waits for the upstream to allow another stream.
+    pub(super) patience: Duration,
     lease: Option<Box<Lease>>,
     streams: Cell<u32>,
-    streams_max: u32,
-    /// Whether no stream may follow those under way.
-    retired: Cell<bool>,
     /// Requests so far, and how many of them were taken back.
     asked_for: Cell<u32>,
     given_up: Cell<u32>,
+    streams_max: u32,
+    /// Whether no stream may follow those under way.
+    retired: Cell<bool>,
     idle_since: Cell<Instant>,
 }
 
@@ -48,8 +51,7 @@ pub struct Link {
 pub struct LinkError(h2::Error);
 
 impl Link {
-    /// Begins to speak HTTP/2 over a fresh connection, and spawns the task that drives it. `streams_max`: as the operator
-    /// says.
+    /// Begins to speak HTTP/2 over a fresh connection to `cluster`, and spawns the task that drives it.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -57,10 +59,11 @@ impl Link {
         mut connection: Box<Connection>,
         scratch: &Rc<Scratch>,
         limits: &Limits,
-        streams_max: Option<u32>,
+        cluster: &Cluster,
         counted: Driver,
     ) -> Result<Rc<Self>, LinkError> {
         let lease = connection.lease.take();
+        let streams_max = cluster.traffic.as_ref().and_then(|traffic| traffic.streams_per_connection_max);
         let (addresses, socket, secure) =
             ((connection.address, connection.local), connection.share(), connection.is_tls());
         let meter = Rc::new(Meter::new(false));
@@ -83,14 +86,15 @@ impl Link {
             meter,
             asked,
             trailer_bytes_max: limits.trailer_bytes,
+            patience: cluster.connect_timeout,
             lease,
             streams: Cell::new(0),
+            asked_for: Cell::new(0),
+            given_up: Cell::new(0),
             streams_max: streams_max.unwrap_or(u32::MAX).min(HTTP2_STREAMS_MAX),
             retired: Cell::new(false),
             idle_since: Cell::new(coarse_now()),
         }))
-            asked_for: Cell::new(0),
-            given_up: Cell::new(0),
     }
 
     /// Whom it leads to.
@@ -110,6 +114,11 @@ impl Link {
     pub fn has_room(&self) -> bool {
         let most = (self.streams_max as usize).min(self.sender.current_max_send_streams());
         (self.streams.get() as usize) < most
+    }
+
+    /// Whether it has more streams than the upstream allows by now.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.streams.get() as usize > self.sender.current_max_send_streams()
     }
 
     /// Whether it will carry no further stream: it has ended, is about to, or has carried all that it may.
@@ -150,6 +159,7 @@ impl Link {
 
     pub(super) fn enter(&self) {
         self.streams.set(self.streams.get() + 1);
+        self.asked_for.set(self.asked_for.get().saturating_add(1));
         self.meter.asked();
         if self.lease.as_ref().is_some_and(|lease| !lease.serves_another()) {
             self.retire();
@@ -168,7 +178,6 @@ impl Link {
         }
         self.streams.set(self.streams.get().saturating_sub(1));
         self.idle_since.set(coarse_now());
-        self.asked_for.set(self.asked_for.get().saturating_add(1));
         // Whoever waits for a connection to this cluster may find room on this one.
         self.account().inspect(|account| account.wake_next());
     }

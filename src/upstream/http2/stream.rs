@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::http2::{Given, Intake, Outlet, StreamError};
 use crate::limits::HTTP2_SESSION_READ_BYTES;
-use crate::net::{Received, Socket, coarse_now};
+use crate::net::{Received, Socket, Timer, coarse_now};
 use crate::upstream::account::Account;
 use crate::wire::http2::{content_length, read_request, write_response};
 
@@ -42,6 +42,8 @@ struct Inner {
     trailers: Option<HeaderMap>,
     /// Interim responses that have not been taken.
     interim: Vec<u8>,
+    /// Runs while the request waits for the upstream to allow another stream.
+    unsent: Option<Timer>,
     /// Who wants to know when the request is given up, though it waits for something else.
     waker: Option<Waker>,
 }
@@ -68,6 +70,7 @@ impl Stream {
             to_head: false,
             trailers: None,
             interim: Vec::new(),
+            unsent: None,
             waker: None,
         };
         Some(Self {
@@ -182,7 +185,11 @@ impl Stream {
 
     /// Ready once there is something to receive, or an error to collect.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.inner.borrow_mut().poll(&self.link, context)
+        let mut inner = self.inner.borrow_mut();
+        match (inner.poll(&self.link, context), self.id.get()) {
+            (Poll::Pending, Some(id)) => inner.poll_unsent(&self.link, id, context),
+            (polled, _) => polled,
+        }
     }
 
     /// Ready once something can be sent, or there is an error to collect.
@@ -223,6 +230,27 @@ impl Stream {
 }
 
 impl Inner {
+    /// A request that the upstream leaves no room for, though it did when the stream was taken, must not wait until its
+    /// deadline: it has not been sent, so another connection will do. Ready once it has waited for too long.
+    fn poll_unsent(&mut self, link: &Link, id: u32, context: &Context<'_>) -> Poll<()> {
+        if link.meter.has_sent(id) || !matches!(self.answer, Answer::Awaited(_)) {
+            self.unsent = None;
+            return Poll::Pending;
+        }
+        loop {
+            ready!(self.unsent.get_or_insert_with(|| Timer::new(link.patience)).poll(context));
+            self.unsent = None;
+            if link.is_crowded() {
+                break;
+            }
+            // It waits for room in the socket, and the connection sees to that.
+        }
+        link.retire();
+        self.outlet.iter_mut().for_each(|outlet| outlet.reset(h2::Reason::CANCEL));
+        self.answer = Answer::Failed(Some(StreamError::Crowded));
+        Poll::Ready(())
+    }
+
     fn poll(&mut self, link: &Link, context: &mut Context<'_>) -> Poll<()> {
         if !self.interim.is_empty() {
             return Poll::Ready(());

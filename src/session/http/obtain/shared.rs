@@ -101,10 +101,9 @@ async fn make(
     lease: Option<Box<Lease>>,
 ) -> Result<(Rc<Link>, Stream), AttemptError> {
     let connection = open(turn, making, lease).await?;
-    let streams_max = making.cluster.traffic.as_ref().and_then(|traffic| traffic.streams_per_connection_max);
     let limits = &turn.snapshot.settings.limits;
     let driver = turn.context.pool.links.driver();
-    let link = Link::open(connection, &turn.context.scratch, limits, streams_max, driver).await;
+    let link = Link::open(connection, &turn.context.scratch, limits, making.cluster, driver).await;
     let link = link.map_err(|error| error.to_string());
     let made = link.and_then(|link| match Stream::open(&link) {
         Some(stream) => Ok((link, stream)),
