@@ -61,7 +61,7 @@ fn hostile_files_never_take_force_and_cost_neither_time_nor_memory() {
         wait_until(what, || (gateway.metric("portcullis_config_last_reload_successful") == Some(0.0)).then_some(()));
         assert!(started.elapsed().as_secs() < 10, "{what}: {:?}", started.elapsed());
         assert_eq!(gateway.generation(), generation, "{what}");
-        assert!(gateway.diagnostics().contains("hostile.yaml"), "{what}: the file is not named");
+        wait_until(what, || gateway.diagnostics().contains("hostile.yaml").then_some(()));
         assert_eq!(gateway.client().get(HOST, "/bytes/1").status, 200, "{what}");
         fs::remove_file(gateway.directory().join("resources.d/hostile.yaml")).expect("the file is there");
     }
