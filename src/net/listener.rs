@@ -21,6 +21,8 @@ pub struct Listener {
     /// bare number only, and a dropped monoio accept would leak the connection.
     polled: monoio::net::TcpListener,
     accepting: TcpListener,
+    /// Our end of every connection; `None`: it differs from one to the next.
+    address: Option<SocketAddr>,
     /// Given up for a moment when the process runs out of descriptors, so that a connection can be accepted and
     /// closed instead of waking the worker for ever.
     reserve: RefCell<Option<File>>,
@@ -64,7 +66,16 @@ impl Listener {
         rustix::net::listen(&fd, ACCEPT_BACKLOG)?;
         let accepting = TcpListener::from(fd);
         let polled = monoio::net::TcpListener::from_std(accepting.try_clone()?)?;
-        Ok(Self { polled, accepting, reserve: RefCell::new(File::open("/dev/null").ok()) })
+        // With TPROXY it is the address that the client meant.
+        let bound = accepting.local_addr()?;
+        let address = (!transparent && !bound.ip().is_unspecified()).then_some(bound);
+        Ok(Self { polled, accepting, address, reserve: RefCell::new(File::open("/dev/null").ok()) })
+    }
+
+    /// Our address on every connection that it accepts; `None`: each has its own.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 
     /// Waits until a connection may be waiting.

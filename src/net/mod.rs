@@ -3,7 +3,7 @@
 //! monoio's own reads hand a buffer to the kernel until the operation completes. Here a waiting session owns no
 //! buffer: `readable` and `writable` are one-shot polls on the ring (or epoll), which may be dropped at any time
 //! without losing a byte, and the call that follows works on a buffer of the worker. This is the only module that
-//! contains unsafe code (one function, `Socket::fd`).
+//! contains unsafe code (`Socket`: its descriptor, its close, one socket option).
 
 mod address;
 mod listener;

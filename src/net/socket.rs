@@ -1,12 +1,17 @@
 //! A connected stream socket.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use monoio::net::UnixStream;
+use pin_project_lite::pin_project;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt,
@@ -14,7 +19,7 @@ use rustix::net::{
 
 use super::spin::note_activity;
 
-/// A TCP connection. Closed on drop, once no readiness poll refers to it any more.
+/// A TCP connection. Closed on drop; if a poll was given up, once the driver has forgotten it.
 ///
 /// The descriptor is non-blocking: under io_uring monoio leaves sockets blocking, and one `splice` on a blocking
 /// socket would stop the whole worker.
@@ -22,7 +27,38 @@ use super::spin::note_activity;
 pub struct Socket {
     /// The descriptor, registered for polls. None of a stream's own calls is made on it, and monoio's `TcpStream` would
     /// add 72 bytes to every connection: a cache of two addresses that nobody reads.
-    polled: UnixStream,
+    polled: ManuallyDrop<UnixStream>,
+    /// Polls that have not been answered, those included that were dropped before.
+    polls: Cell<u32>,
+}
+
+pin_project! {
+    /// A wait for readiness, which the socket counts: as long as the driver may refer to the descriptor, only the driver
+    /// may close it.
+    #[derive(Debug)]
+    struct Readiness<'a, F> {
+        #[pin]
+        poll: F,
+        socket: &'a Socket,
+    }
+}
+
+impl<'a, F> Readiness<'a, F> {
+    fn new(socket: &'a Socket, poll: F) -> Self {
+        socket.polls.set(socket.polls.get() + 1);
+        Self { poll, socket }
+    }
+}
+
+impl<F: Future<Output = io::Result<()>>> Future for Readiness<'_, F> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let ready = ready!(this.poll.poll(context));
+        this.socket.polls.set(this.socket.polls.get() - 1);
+        Poll::Ready(ready)
+    }
 }
 
 /// The outcome of a read.
@@ -42,7 +78,8 @@ impl Socket {
     /// # Errors
     /// When the driver cannot register it.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { polled: UnixStream::from_std(fd.into())? })
+        let polled = ManuallyDrop::new(UnixStream::from_std(fd.into())?);
+        Ok(Self { polled, polls: Cell::new(0) })
     }
 
     /// Opens a connection to `address`. May be dropped at any time, which abandons the attempt.
@@ -71,7 +108,7 @@ impl Socket {
     /// When the driver refuses the poll.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + '_ {
         // `false`: under epoll monoio keeps a readiness flag that only its own calls would clear.
-        self.polled.readable(false)
+        Readiness::new(self, self.polled.readable(false))
     }
 
     /// Waits until something can be sent, or there is an error to collect.
@@ -79,7 +116,7 @@ impl Socket {
     /// # Errors
     /// When the driver refuses the poll.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> + '_ {
-        self.polled.writable(false)
+        Readiness::new(self, self.polled.writable(false))
     }
 
     /// Lets the other sessions of the worker have their turn; to be called now and then by whoever finds work at every
@@ -267,6 +304,22 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    /// monoio closes through the ring, and asks it at once to give that up again, since nobody waits for the outcome: two
+    /// operations and an allocation for what is one call here.
+    #[expect(unsafe_code, reason = "monoio's stream must be taken out of its field to get the descriptor back")]
+    fn drop(&mut self) {
+        // SAFETY: `self` is being dropped, so nobody looks at the field after this.
+        let polled = unsafe { ManuallyDrop::take(&mut self.polled) };
+        if self.polls.get() == 0 {
+            // No operation shares the descriptor, which monoio would refuse to give up otherwise.
+            let fd = polled.into_raw_fd();
+            // SAFETY: the stream has just given up the descriptor, which it owned alone.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+}
+
 /// Heads and TLS flights are sent whole; Nagle's algorithm would only delay their last segment. A connection that is
 /// accepted inherits this from its listener.
 pub(super) fn set_no_delay(fd: &OwnedFd) -> io::Result<()> {
@@ -281,7 +334,7 @@ impl AsFd for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::super::{Either, Ticker, either, within};
@@ -320,6 +373,35 @@ mod tests {
             assert!(within(MOMENT, socket.readable()).await.is_none());
             socket.set_low_water(1);
             assert!(within(MOMENT, socket.readable()).await.is_some());
+        });
+    }
+
+    /// Whether the other end has seen the close, without any turn of the driver.
+    fn is_closed(mut peer: TcpStream) -> bool {
+        peer.set_nonblocking(true).expect("a socket can be");
+        matches!(peer.read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn a_drop_closes_at_once() {
+        run(async {
+            let (socket, mut peer) = connected();
+            peer.write_all(&[0]).expect("the peer is there");
+            assert!(socket.readable().await.is_ok());
+            assert!(matches!(socket.receive(&mut [0; 10]), Ok(Received::Bytes(1))));
+            drop(socket);
+            assert!(is_closed(peer));
+        });
+    }
+
+    #[test]
+    fn a_drop_after_a_poll_that_was_given_up_leaves_the_close_to_the_driver() {
+        run(async {
+            let (socket, peer) = connected();
+            assert!(within(Duration::from_millis(1), socket.readable()).await.is_none());
+            assert_eq!(socket.polls.get(), 1);
+            drop(socket);
+            assert!(is_closed(peer));
         });
     }
 

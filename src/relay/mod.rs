@@ -231,14 +231,15 @@ impl<'a> Direction<'a> {
                 }
                 Stage::Waiting => {
                     ready!(readable.as_mut().poll(context)).map_err(Fault::Source)?;
-                    readable.set(arm(self.source));
                     rounds += 1;
                     match self.copy()? {
                         Copied::All => {}
                         Copied::Rest(rest) => *stage = Stage::Busy(Box::pin(self.send_rest(rest))),
                         Copied::Full => *stage = Stage::Busy(Box::pin(self.bulk())),
+                        // No new poll: one that nobody waits for would only have to be taken back.
                         Copied::Ended => break,
                     }
+                    readable.set(arm(self.source));
                     continue;
                 }
                 Stage::Busy(work) => ready!(work.as_mut().poll(context))?,

@@ -14,7 +14,7 @@ use crate::route::authorization::Policy;
 use crate::route::cluster::{Cluster, ClusterName, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, Source, TcpVerdict, TlsVerdict};
 use crate::route::host::HostName;
-use crate::snapshot::{Ech, Snapshot};
+use crate::snapshot::{AccessLog, Ech, Snapshot};
 use crate::telemetry::metrics::Spoken;
 use crate::telemetry::record::Record;
 use crate::upstream::account::{Account, Lease, Overflow};
@@ -456,6 +456,7 @@ impl Story {
         let notes = self.notes.as_deref();
         let rules = notes.and_then(|notes| notes.audited.as_deref());
         let audited = rules.map(audit_details);
+        let form = context.snapshot().settings.access_log;
         let record = Record {
             start: wall_time(self.started),
             duration: self.started.elapsed(),
@@ -472,7 +473,7 @@ impl Story {
                 self.cluster.as_ref().map(|name| name.as_str())
             },
             service: self.cluster.as_ref().map(|name| name.service()),
-            upstream_local: client.upstream_local(),
+            upstream_local: (form != AccessLog::Off).then(|| client.upstream_local()).flatten(),
             downstream_local: client.local(),
             downstream_remote: client.peer(),
             server_name,
@@ -492,6 +493,6 @@ impl Story {
         let spoken = if self.by == By::Address { Spoken::Tcp } else { Spoken::Tls };
         let denied = Denied { host, port: client.service_port, source: client.peer().ip(), spoken };
         let failure = failure.as_ref().map(|failure| (failure, denied));
-        context.finish(&record, failure, context.snapshot().settings.access_log);
+        context.finish(&record, failure, form);
     }
 }

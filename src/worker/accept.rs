@@ -18,12 +18,18 @@ use super::{ListenerSpec, ServicePort};
 /// How long the accept task rests when the system refuses: sessions that end free descriptors.
 const TROUBLE_REST: Duration = Duration::from_millis(10);
 
-/// Accepts until dropped.
-pub(super) async fn accept(context: &Rc<Context>, listener: &Listener, spec: &ListenerSpec) {
+/// Accepts until the worker drains and the listener is shut down.
+///
+/// A task of its own, so that the sessions it spawns begin in the same turn of the driver; after the main task monoio
+/// would first enter the kernel.
+pub(super) async fn accept(context: Rc<Context>, listener: Rc<Listener>, spec: ListenerSpec) {
     loop {
         // An error of the poll would show at accept(2), where it is handled.
         let _ = listener.readable().await;
-        match accept_waiting(context, listener, spec) {
+        if context.draining.get() {
+            return;
+        }
+        match accept_waiting(&context, &listener, &spec) {
             Outcome::Done => {}
             // Under epoll the wait above is none while connections are waiting; sessions must get their turn.
             Outcome::More if monoio::utils::is_legacy() => crate::net::sleep(Duration::ZERO).await,
@@ -48,7 +54,7 @@ pub(super) enum Outcome {
 pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, spec: &ListenerSpec) -> Outcome {
     for _ in 0..ACCEPT_BATCH {
         match listener.accept() {
-            Ok(Accepted::Connection(socket, peer)) => enter(context, socket, peer, spec),
+            Ok(Accepted::Connection(socket, peer)) => enter(context, socket, peer, listener.address(), spec),
             Ok(Accepted::Aborted) => {}
             Ok(Accepted::Pending) => return Outcome::Done,
             Ok(Accepted::Exhausted) => {
@@ -64,14 +70,15 @@ pub(super) fn accept_waiting(context: &Rc<Context>, listener: &Listener, spec: &
     Outcome::More
 }
 
-fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, spec: &ListenerSpec) {
+/// Begins a session; `address` is the listener's, if it has only one.
+fn enter(context: &Rc<Context>, socket: Socket, peer: SocketAddr, address: Option<SocketAddr>, spec: &ListenerSpec) {
     if !context.clients.has_room(peer.ip(), &context.snapshot().settings.limits) {
         context.counters.borrow_mut().sessions_refused += 1;
         socket.reset_on_close();
         return;
     }
-    // A peer that has reset already has no address; its session would end at once.
-    let Ok(local) = socket.local_address() else { return };
+    // A connection that was reset already may have none; its session would end at once.
+    let Some(local) = address.or_else(|| socket.local_address().ok()) else { return };
     let (peer, local, service_port, arrival) = match spec.service {
         ServicePort::Fixed(port) => (peer, local, port, Arrival::Direct),
         ServicePort::Redirected | ServicePort::Transparent => {

@@ -1,12 +1,9 @@
 //! A worker's main task: bind, accept, obey the inbox, drain.
 
-use std::future::{Future, poll_fn};
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::task::Poll;
 use std::time::Duration;
 
 use monoio::net::UnixStream;
@@ -55,8 +52,11 @@ pub(super) async fn run(spec: WorkerSpec, inbox: Inbox, driver: &'static str) ->
         let spinner = Spinner::new(spin).map_err(|error| format!("the worker's spinner: {error}"))?;
         monoio::spawn(spinner.run());
     }
-    let Either::Second(patience) = either(accept_and_sweep(&context, &bound), master.obey()).await else {
-        return Err("the accept tasks ended".to_owned());
+    for (listener, spec) in &bound {
+        monoio::spawn(accept(Rc::clone(&context), Rc::clone(listener), spec.clone()));
+    }
+    let Either::Second(patience) = either(sweep(&context), master.obey()).await else {
+        return Err("the housekeeping ended".to_owned());
     };
     context.draining.set(true);
     // Connections that the kernel has completed already would be reset by the close.
@@ -94,26 +94,12 @@ fn bind(listeners: &[ListenerSpec]) -> Result<Vec<Bound>, String> {
     listeners.iter().map(bind).collect()
 }
 
-/// Runs the accept loops and the housekeeping; never ends. Dropping it stops accepting.
-async fn accept_and_sweep(context: &Rc<Context>, bound: &[Bound]) {
-    let mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::with_capacity(bound.len() + 1);
-    for (listener, spec) in bound {
-        tasks.push(Box::pin(accept(context, listener, spec)));
+/// Throws out upstream connections that have been idle for too long; never ends.
+async fn sweep(context: &Context) {
+    loop {
+        sleep(SWEEP_INTERVAL).await;
+        context.sweep();
     }
-    tasks.push(Box::pin(async {
-        loop {
-            sleep(SWEEP_INTERVAL).await;
-            context.sweep();
-        }
-    }));
-    poll_fn(|waker| {
-        for task in &mut tasks {
-            // None of them ever ends.
-            let _ = task.as_mut().poll(waker);
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// Waits for the sessions to end, at most `patience`; then cuts off what is left.
