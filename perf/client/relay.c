@@ -1,11 +1,14 @@
-/* The floor: the least a user-space relay on epoll costs. No policy, no parsing, no limits, no log.
+/* The floor: the least a user-space relay costs. No policy, no parsing, no limits, no log.
  *
- *   relay CHUNK_BYTES LISTEN_PORT:TARGET_PORT...
+ *   relay epoll|ring CHUNK_BYTES LISTEN_PORT:TARGET_PORT...
+ *
+ * `epoll` waits with level-triggered epoll; `ring` with one-shot polls of an io_uring, one for each wait: what monoio
+ * has to offer to those who hold no buffer while they wait.
  *
  * All directions share one scratch of CHUNK_BYTES. When a send leaves something over, the direction keeps the scratch
  * as it is and stops reading until that is gone; another scratch takes its place, so nothing is copied twice. An end
  * of stream is passed on as a half-close. */
-#include "sockets.h"
+#include "ring.h"
 
 enum { EVENTS_MAX = 256 };
 
@@ -20,7 +23,8 @@ struct side {
     char *left;       /* bytes read from here that the other side has not taken yet */
     size_t left_bytes, left_offset;
     int ended;        /* nothing more will be read from here */
-    uint32_t watched;
+    uint32_t watched; /* on epoll */
+    uint32_t asked;   /* events that polls of the ring are under way for */
 };
 
 struct session {
@@ -34,6 +38,8 @@ struct spare {
     struct spare *next;
 };
 
+static struct ring ring;
+static int on_ring;
 static char *scratch;
 static struct spare *spares;
 static size_t scratch_bytes;
@@ -57,16 +63,32 @@ static void scratch_return(char *bytes)
     spares = (struct spare *)bytes;
 }
 
-/* The session is freed after the batch: later events of the batch may still point to it. */
+static int is_asked(const struct session *session)
+{
+    return session->client.asked || session->server.asked;
+}
+
+static void close_both(struct session *session)
+{
+    close(session->client.socket);
+    close(session->server.socket);
+    session->next_dead = dead;
+    dead = session;
+}
+
+/* The session is freed after the batch: later events of the batch may still point to it. On a ring it is closed once no
+ * poll refers to it, and the shutdown makes them come back. */
 static void end(struct session *session)
 {
     if (session->dead)
         return;
     session->dead = 1;
-    close(session->client.socket);
-    close(session->server.socket);
-    session->next_dead = dead;
-    dead = session;
+    if (!is_asked(session)) {
+        close_both(session);
+        return;
+    }
+    shutdown(session->client.socket, SHUT_RDWR);
+    shutdown(session->server.socket, SHUT_RDWR);
 }
 
 static void bury(void)
@@ -80,9 +102,23 @@ static void bury(void)
     }
 }
 
+/* The event is the lowest bit: pointers to sides are even. */
+static void ask(struct side *side, uint32_t event)
+{
+    side->asked |= event;
+    ring_poll(&ring, side->socket, event, (uint64_t)(uintptr_t)side | (event == EPOLLOUT));
+}
+
 static void adjust(int loop, struct side *side)
 {
     uint32_t wanted = (side->ended || side->left_bytes ? 0 : EPOLLIN) | (side->other->left_bytes ? EPOLLOUT : 0);
+    if (on_ring) {
+        if (wanted & ~side->asked & EPOLLIN)
+            ask(side, EPOLLIN);
+        if (wanted & ~side->asked & EPOLLOUT)
+            ask(side, EPOLLOUT);
+        return;
+    }
     if (wanted == side->watched)
         return;
     side->watched = wanted;
@@ -141,6 +177,16 @@ static void flush(struct side *source)
     }
 }
 
+static void begin(int loop, struct side *side)
+{
+    if (on_ring) {
+        ask(side, EPOLLIN);
+        return;
+    }
+    side->watched = EPOLLIN;
+    watch(loop, EPOLL_CTL_ADD, side->socket, EPOLLIN, side);
+}
+
 static void accept_all(int loop, struct side *listener)
 {
     for (;;) {
@@ -152,10 +198,10 @@ static void accept_all(int loop, struct side *listener)
         if (server < 0 || !session)
             fail("connect");
         no_delay(client);
-        session->client = (struct side){.socket = client, .session = session, .other = &session->server, .watched = EPOLLIN};
-        session->server = (struct side){.socket = server, .session = session, .other = &session->client, .watched = EPOLLIN};
-        watch(loop, EPOLL_CTL_ADD, client, EPOLLIN, &session->client);
-        watch(loop, EPOLL_CTL_ADD, server, EPOLLIN, &session->server);
+        session->client = (struct side){.socket = client, .session = session, .other = &session->server};
+        session->server = (struct side){.socket = server, .session = session, .other = &session->client};
+        begin(loop, &session->client);
+        begin(loop, &session->server);
     }
 }
 
@@ -174,24 +220,9 @@ static void serve(int loop, struct side *side, uint32_t events)
     adjust(loop, side->other);
 }
 
-int main(int count, char **arguments)
+static void run_epoll(int loop)
 {
-    int loop = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event events[EVENTS_MAX];
-    if (count < 3) {
-        fprintf(stderr, "usage: relay CHUNK_BYTES LISTEN_PORT:TARGET_PORT...\n");
-        return 2;
-    }
-    scratch_bytes = (size_t)atol(arguments[1]);
-    scratch = scratch_new();
-    for (int index = 2; index < count; index++) {
-        struct side *listener = calloc(1, sizeof *listener);
-        int port;
-        if (!listener || sscanf(arguments[index], "%d:%d", &port, &listener->target_port) != 2)
-            fail("relay: LISTEN_PORT:TARGET_PORT");
-        listener->socket = listen_on(port);
-        watch(loop, EPOLL_CTL_ADD, listener->socket, EPOLLIN, listener);
-    }
     for (;;) {
         int ready = epoll_wait(loop, events, EVENTS_MAX, -1);
         for (int index = 0; index < ready; index++) {
@@ -203,4 +234,51 @@ int main(int count, char **arguments)
         }
         bury();
     }
+}
+
+static void run_ring(void)
+{
+    uint64_t data;
+    for (;;) {
+        ring_enter(&ring, 1);
+        while (ring_next(&ring, &data)) {
+            struct side *side = (struct side *)(uintptr_t)(data & ~(uint64_t)1);
+            uint32_t event = data & 1 ? EPOLLOUT : EPOLLIN;
+            side->asked &= ~event;
+            if (!side->session) {
+                accept_all(-1, side);
+                ask(side, EPOLLIN);
+            } else if (!side->session->dead) {
+                serve(-1, side, event);
+            } else if (!is_asked(side->session)) {
+                close_both(side->session);
+            }
+        }
+        bury();
+    }
+}
+
+int main(int count, char **arguments)
+{
+    if (count < 4) {
+        fprintf(stderr, "usage: relay epoll|ring CHUNK_BYTES LISTEN_PORT:TARGET_PORT...\n");
+        return 2;
+    }
+    on_ring = !strcmp(arguments[1], "ring");
+    int loop = on_ring ? -1 : epoll_create1(EPOLL_CLOEXEC);
+    if (on_ring)
+        ring_open(&ring);
+    scratch_bytes = (size_t)atol(arguments[2]);
+    scratch = scratch_new();
+    for (int index = 3; index < count; index++) {
+        struct side *listener = calloc(1, sizeof *listener);
+        int port;
+        if (!listener || sscanf(arguments[index], "%d:%d", &port, &listener->target_port) != 2)
+            fail("relay: LISTEN_PORT:TARGET_PORT");
+        listener->socket = listen_on(port);
+        begin(loop, listener);
+    }
+    if (on_ring)
+        run_ring();
+    run_epoll(loop);
 }

@@ -170,6 +170,7 @@ class Floor(Proxy):
     it relays as they are, to the web server's plain port: origination without TLS, and without a look at the request."""
 
     name = "floor"
+    loop = "epoll"
 
     def files(self, values):
         self.chunk_bytes = values["CHUNK_BYTES"]
@@ -185,14 +186,22 @@ class Floor(Proxy):
         pairs = [f"{self.tls_port(service)}:{port}" for service, port in self.site.backend_ports.items()]
         pairs.append(f"{self.http_port}:{self.site.plain_port}")
         # As big as the chunks that the peers are given, and never below one TLS record.
-        return [self.site.path("relay"), str(max(self.chunk_bytes, 65536)), *pairs]
+        return [self.site.path("relay"), self.loop, str(max(self.chunk_bytes, 65536)), *pairs]
 
     def reload(self):
         """There is nothing to reload."""
 
 
-PROXIES = {proxy.name: proxy for proxy in (Portcullis, Nginx, Haproxy, Envoy, Floor)}
+class RingFloor(Floor):
+    """The same relay on one-shot polls of an io_uring."""
+
+    name = "floor-ring"
+    loop = "ring"
+
+
+PROXIES = {proxy.name: proxy for proxy in (Portcullis, Nginx, Haproxy, Envoy, Floor, RingFloor)}
 PEERS = ("nginx", "haproxy", "envoy")
+FLOORS = ("floor", "floor-ring")
 
 
 def flat_map(extra_hosts, end):

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 
-from .proxies import PEERS
+from .proxies import FLOORS, PEERS
 from .site import PERF, REPOSITORY
 
 COLUMNS = [
@@ -97,7 +97,7 @@ def workload_table(workload, results, failures):
 
 def summary_table(workloads, results):
     """Every workload in one row: the main figure of each proxy and the ratio."""
-    names = [name for name in ("portcullis", *PEERS, "floor") if any(results[w.name].get(name) for w in workloads)]
+    names = [name for name in ("portcullis", *PEERS, *FLOORS) if any(results[w.name].get(name) for w in workloads)]
     titles = ["workload", "figure", *names, "best peer / portcullis"]
     lines = [_row(titles), _row(["---"] * len(titles))]
     forms = {figure: (title, form) for figure, title, form in COLUMNS}
@@ -134,7 +134,7 @@ def markdown(facts, workloads, results, failures):
     """The whole report."""
     lines = ["# Results", "", f"- date: {facts['date']}", f"- commit: `{facts['commit']}`",
              f"- machine: {facts['machine']}", f"- kernel: {facts['kernel']}", f"- command: `{facts['command']}`"]
-    lines += [f"- {name}: {version}" for name, version in facts["versions"].items()]
+    lines += [f"- {name}: {version}" for name, version in facts["versions"].items() if version]
     lines += ["", "Medians over rounds; README.md says what each figure means and how much of a difference is noise.",
               "", "## Summary", "", summary_table(workloads, results), "## Workloads", ""]
     lines += [workload_table(workload, results[workload.name], failures[workload.name]) for workload in workloads]

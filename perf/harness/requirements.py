@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 
-from .proxies import Nginx
+from .proxies import FLOORS, Nginx
 from .site import REPOSITORY
 
 TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client", "gcc": "gcc libc6-dev", "openssl": "openssl", "nginx": "nginx libnginx-mod-stream"}
@@ -28,7 +28,7 @@ def missing_tools():
 
 def binaries(wanted, portcullis, envoy):
     """The path of each wanted proxy that is there, and a line for each that is not."""
-    found, lines = {"floor": ""} if "floor" in wanted else {}, []
+    found, lines = {name: "" for name in FLOORS if name in wanted}, []
     places = {"nginx": _which("nginx"), "haproxy": _which("haproxy"), "envoy": _envoy(envoy),
               "portcullis": _executable(portcullis or os.path.join(REPOSITORY, "target", "release", "portcullis"))}
     for name in wanted:

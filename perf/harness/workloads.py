@@ -12,6 +12,7 @@ from typing import Callable
 
 from . import load
 from .machine import Meter
+from .proxies import FLOORS
 from .site import HTTP_HOST, tls_host
 
 RELOAD_EVERY_SECONDS = 0.1
@@ -209,8 +210,8 @@ LOG = {"LOG": True}
 GROUPED = {"HOSTS_PER_ENTRY": 256}
 """As many hosts in a ServiceEntry as Istio allows, not one; the peers have one flat list in any case."""
 
-FLOOR = ("floor",)
-"""What the floor is no measure of: it has no names to reload, no log and no upstream connections to share."""
+NO_FLOOR = FLOORS
+"""What the floors are no measure of: they have no names to reload, no log and no upstream connections to share."""
 
 
 def _all():
@@ -218,15 +219,15 @@ def _all():
         yield Workload(f"origination-{connections}", f"origination, tiny body, {connections} connections",
                        origination("/tiny", connections), needs_http=True)
     yield Workload("origination-1-spin", "origination, tiny body, 1 connection, portcullis with spin: 50us",
-                   origination("/tiny", 1), "p50_ms", SPIN, needs_http=True, skips=FLOOR)
+                   origination("/tiny", 1), "p50_ms", SPIN, needs_http=True, skips=NO_FLOOR)
     yield Workload("origination-64-log", "origination, tiny body, 64 connections, access logs on",
-                   origination("/tiny", 64), settings=LOG, needs_http=True, skips=FLOOR)
+                   origination("/tiny", 64), settings=LOG, needs_http=True, skips=NO_FLOOR)
     yield Workload("origination-64k", "origination, 64 KiB response, 64 connections",
                    origination("/64k", 64), needs_http=True)
     yield Workload("origination-post", "origination, 16 KiB POST, 64 connections",
                    origination("/post", 64, post_bytes=16384), needs_http=True)
     yield Workload("origination-new", "origination, new client connection per request, 64 at a time",
-                   origination("/tiny", 64, close=True), needs_http=True, skips=FLOOR)
+                   origination("/tiny", 64, close=True), needs_http=True, skips=NO_FLOOR)
     for connections in (1, 64, 512):
         yield Workload(f"passthrough-{connections}", f"passthrough, keep-alive, {connections} connections",
                        passthrough(connections))
@@ -241,14 +242,14 @@ def _all():
     yield Workload("idle-tunnels", f"{IDLE_CONNECTIONS} idle tunnels", idle_tunnels, "bytes_per_connection",
                    own_process=True)
     yield Workload("idle-http", f"{IDLE_CONNECTIONS} idle HTTP clients", idle_http, "bytes_per_connection",
-                   needs_http=True, own_process=True, skips=FLOOR)
+                   needs_http=True, own_process=True, skips=NO_FLOOR)
     yield Workload("reload-storm", "origination, 64 connections, a reload every 100 ms", reload_storm,
-                   "p99_ms", needs_http=True, skips=FLOOR)
+                   "p99_ms", needs_http=True, skips=NO_FLOOR)
     for count, label in ((100, "100"), (1000, "1k"), (10000, "10k"), (100000, "100k")):
         yield Workload(f"hosts-{label}", f"{count:,} hosts", hosts(count), "reload_ms", own_process=True,
-                       skips=FLOOR)
+                       skips=NO_FLOOR)
     yield Workload("hosts-grouped-100k", "100,000 hosts, for portcullis 256 to a ServiceEntry", hosts(100000, GROUPED),
-                   "reload_ms", own_process=True, skips=FLOOR)
+                   "reload_ms", own_process=True, skips=NO_FLOOR)
 
 
 WORKLOADS = {workload.name: workload for workload in _all()}
