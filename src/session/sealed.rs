@@ -85,7 +85,7 @@ impl Sealed<'_> {
     async fn up(&self, mut early: Vec<u8>, refuses_tls: Option<Duration>) -> Result<(), End> {
         self.flush().await?;
         if let Some(patience) = refuses_tls {
-            early = Box::pin(self.opening(patience)).await?;
+            early = Box::pin(self.opening(early, patience)).await?;
         }
         self.seal(&early)?;
         drop(early);
@@ -113,10 +113,9 @@ impl Sealed<'_> {
 
     /// The first bytes of a client that does not speak TLS. Until it is clear that it does not, the upstream gets none of them:
     /// the pieces of a hello may be as small as its sender likes.
-    async fn opening(&self, patience: Duration) -> Result<Vec<u8>, End> {
-        let mut bytes = Vec::new();
+    async fn opening(&self, mut bytes: Vec<u8>, patience: Duration) -> Result<Vec<u8>, End> {
         // A client may leave the first word to the server, for as long as the tunnel lasts.
-        if self.more(&mut bytes).await? {
+        if !bytes.is_empty() || self.more(&mut bytes).await? {
             let rest = async {
                 while may_be_hello(&bytes) {
                     if is_hello(&bytes) {
@@ -235,7 +234,7 @@ pub(super) fn is_hello(bytes: &[u8]) -> bool {
 }
 
 /// Whether more bytes may make a ClientHello of them, or have.
-fn may_be_hello(bytes: &[u8]) -> bool {
+pub(super) fn may_be_hello(bytes: &[u8]) -> bool {
     matches!(bytes, [] | [0x16] | [0x16, 0x03] | [0x16, 0x03, _] | [0x16, 0x03, _, _] | [0x16, 0x03, _, _, _])
         || is_hello(bytes)
 }

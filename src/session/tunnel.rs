@@ -27,7 +27,7 @@ use crate::wire::client_hello::ClientHello;
 use super::context::{Denied, audit_details};
 use super::http::facts::Facts;
 use super::http::originate;
-use super::sealed::{self, Early, is_hello};
+use super::sealed::{self, Early, is_hello, may_be_hello};
 use super::{Client, Context, terminate};
 
 /// The cluster of hosts that no resource names, under REGISTRY_ONLY.
@@ -189,8 +189,8 @@ async fn connect(
     let sealed = match reached {
         Reached::Sealed(connection) => {
             client.set_upstream(Some(connection.share()));
-            // What has been read so far is not TLS; without any of it, what comes shows.
-            let may_speak = bytes.is_empty() && story.originated_tls;
+            // What has been read so far is not TLS; with too little of it, what comes shows.
+            let may_speak = story.originated_tls && may_be_hello(&bytes);
             let refuses_tls = may_speak.then_some(snapshot.settings.limits.hello_timeout);
             let early = Early { refuses_tls, up: bytes, down: Vec::new() };
             Some(Box::new((connection, early)))

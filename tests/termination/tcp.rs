@@ -127,6 +127,27 @@ fn an_upstream_that_cannot_be_verified_hears_nothing() {
     assert_eq!(upstream.seen().counts().bytes_received, 0);
 }
 
+/// What is in TLS that ends may be TLS again; around that none is opened, however small its first pieces are.
+#[test]
+fn tls_within_tls_that_ends_is_not_encrypted_twice() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue("db.example.com"), service::record);
+    let yaml = resources(SIMPLE, TO_DB, upstream.port()) + ORIGINATES;
+    let scene = Scene::with(yaml, authority, Authority::new());
+    let hello = client::hello("db.example.com");
+    for first in [3, hello.len()] {
+        let mut client = scene.client();
+        for piece in [&hello[..first], &hello[first..]] {
+            // It may have been refused already.
+            let _ = client.write_all(piece).and_then(|()| client.flush());
+        }
+        assert!(client.read(&mut [0; 8]).is_err(), "no clean end");
+    }
+    let lines = scene.gateway.log().wait_for_count(2);
+    assert!(lines.iter().all(|line| line.termination == "client_speaks_tls" && line.flags == "DPE"), "{lines:?}");
+    assert_eq!(upstream.seen().counts().bytes_received, 0);
+}
+
 #[test]
 fn bulk_passes_intact_both_ways() {
     const BYTES: u64 = 8 * 1024 * 1024;
