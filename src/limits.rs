@@ -184,6 +184,16 @@ pub const HTTP2_FAULTS_MAX: usize = 1024;
 /// carries no further ones.
 pub const HTTP2_RESETS_MAX: u32 = 256;
 
+/// Copies of requests (`mirror`) of one worker that may be under way at once, those included whose request has not been sent
+/// whole yet. Nobody waits for their answers, so nothing else would bound them.
+pub const MIRRORED_REQUESTS_MAX: usize = 256;
+
+/// Most bytes of a body that is copied, framing included: it is kept until it is whole, as the copy is sent then.
+pub const MIRRORED_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest that a copy of a request may take, its answer included. The route's `timeout` may be shorter.
+pub const MIRRORED_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Frames that carry no message (pings, settings, priorities, resets, windows, empty ones) which a connection may bring at
 /// once; each makes work and none is of use. More are earned by time, heads, and data in either direction.
 pub const HTTP2_IDLE_FRAMES_MAX: u64 = 10_000;

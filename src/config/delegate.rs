@@ -123,6 +123,10 @@ fn merge(root: &HttpRule, rule: &HttpRule) -> Result<HttpRule, Conflict> {
         fault: rule.fault.clone().or(root.fault.clone()),
         cors_policy: rule.cors_policy.clone().or(root.cors_policy.clone()),
         headers: rule.headers.clone().or(root.headers.clone()),
+        mirror: rule.mirror.clone().or(root.mirror.clone()),
+        mirrors: if rule.mirrors.is_empty() { root.mirrors.clone() } else { rule.mirrors.clone() },
+        mirror_percent: rule.mirror_percent.or(root.mirror_percent),
+        mirror_percentage: rule.mirror_percentage.or(root.mirror_percentage),
         ..rule.clone()
     })
 }

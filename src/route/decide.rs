@@ -13,7 +13,7 @@ use crate::wire::http1::HeadError;
 use super::authorization::{Authorization, Decision, Policy, Session};
 use super::cluster::{Balance, Cluster, ClusterName, Destination, Endpoints, HttpVersion, PoolId, Weighted};
 use super::host::{Authority, AuthorityHost, HostName, HostPattern};
-use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Redirect, RequestFacts};
+use super::http::{DirectResponse, Edits, Forward, HttpAction, Matched, Mirror, Redirect, RequestFacts};
 use super::path::{self, Normalization};
 use super::table::{ObjectRef, TcpHost, TlsHost, VirtualHost};
 use super::termination::{Termination, TlsServer};
@@ -511,6 +511,16 @@ pub fn onward<'s>(
         None => None,
     };
     Ok(Onward { cluster, requested, path, edits })
+}
+
+/// The cluster that gets a copy of a request for this host, after its route has rewritten that: one that a route could lead
+/// it to.
+///
+/// # Errors
+/// [`Failure::NoCluster`].
+pub fn mirrored<'s>(snapshot: &'s Snapshot, mirror: &Mirror, requested: &HostName) -> Result<&'s Cluster, Failure> {
+    cluster(snapshot, mirror.destination)
+        .and_then(|cluster| if may_dial(cluster, requested) { Ok(cluster) } else { Err(Failure::NoCluster) })
 }
 
 /// Whether a route may rewrite the host to this name: a wildcard service dials the name that it is asked for, and opens no

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::wire::http1::FieldEdits;
 
-use super::cluster::Weighted;
+use super::cluster::{Destination, Weighted};
 
 /// What a request shows to a matcher. Borrowed from the request head; nothing is copied.
 pub trait RequestFacts {
@@ -146,6 +146,17 @@ pub struct Forward {
     pub rewrite_path: Option<PathRewrite>,
     /// What changes in the heads: one entry for each of `clusters` in their order, one for all of them, or none.
     pub edits: Vec<Edits>,
+    /// Where copies go.
+    pub mirrors: Box<[Mirror]>,
+}
+
+/// Whom some of a route's requests are copied to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mirror {
+    /// Where the copies go; never a Gateway.
+    pub destination: Destination,
+    /// How many of the requests.
+    pub share: Share,
 }
 
 impl Forward {
@@ -203,6 +214,18 @@ impl RetryPolicy {
         back_off: RETRY_BACK_OFF,
         avoid_tried: true,
     };
+
+    /// One attempt and no more.
+    pub const NONE: Self = Self {
+        attempts: 0,
+        per_try_timeout: None,
+        on_connect_failure: false,
+        on_reset: false,
+        on_refused: false,
+        on_status: Vec::new(),
+        back_off: RETRY_BACK_OFF,
+        avoid_tried: false,
+    };
 }
 
 impl Default for RetryPolicy {
@@ -247,7 +270,6 @@ pub enum TextMatch {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::cluster::Destination;
     use super::*;
 
     /// A request made of texts.
@@ -306,6 +328,7 @@ pub(super) mod tests {
             retry: RetryPolicy::default(),
             rewrite_path: None,
             edits: Vec::new(),
+            mirrors: Box::default(),
         };
         HttpRoute { name: name.into(), matches, cors: None, fault: None, action: HttpAction::Forward(forward) }
     }

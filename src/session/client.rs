@@ -239,6 +239,22 @@ impl Client {
         }
     }
 
+    /// The same client, as far as it has nothing more to say, and hears nothing.
+    pub(super) fn as_nobody(&self) -> Self {
+        let Self { service_port, gateway, arrival, .. } = *self;
+        Self {
+            transport: Transport::Nobody,
+            peer: self.peer.clone(),
+            local: self.local.clone(),
+            service_port,
+            gateway,
+            arrival,
+            idle: Cell::new(false),
+            upstream: Cell::new(None),
+            tunnel: OnceCell::new(),
+        }
+    }
+
     /// Its address.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {

@@ -54,6 +54,8 @@ pub struct Context {
     pub clients: Clients,
     /// What tunnels hold of their clusters.
     pub(super) names: Names,
+    /// Copies of requests that are under way.
+    pub(super) mirrored: Cell<usize>,
     /// Whether the worker is draining: no request follows the one under way.
     pub draining: Cell<bool>,
     /// Whether the time to drain has passed: sessions that end now were cut off.
@@ -105,6 +107,7 @@ impl Context {
             counters: RefCell::default(),
             clients: Clients::default(),
             names: Names::default(),
+            mirrored: Cell::new(0),
             draining: Cell::new(false),
             drain_expired: Cell::new(false),
             log: Batch::new(log),

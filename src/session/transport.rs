@@ -24,7 +24,12 @@ pub enum Transport {
     Tcp(Socket, OnceCell<Box<Tls>>),
     /// A stream of a connection in HTTP/2.
     Stream(Box<ClientStream>),
+    /// Nobody: what is sent is thrown away, and nothing is to be received.
+    Nobody,
 }
+
+// Whoever waits for hours pays for no kind but his own, and for the word that tells them apart.
+const _: () = assert!(size_of::<Transport>() <= size_of::<(Socket, OnceCell<Box<Tls>>, usize)>());
 
 pin_project! {
     /// A wait on a [`Transport`].
@@ -33,6 +38,7 @@ pin_project! {
     enum Wait<'a, F> {
         Connection { #[pin] wait: F },
         Stream { stream: &'a ClientStream, sends: bool },
+        Nobody { sends: bool },
     }
 }
 
@@ -44,6 +50,8 @@ impl<F: Future<Output = io::Result<()>>> Future for Wait<'_, F> {
             WaitProjection::Connection { wait } => wait.poll(context),
             WaitProjection::Stream { stream, sends: true } => stream.poll_writable(context).map(Ok),
             WaitProjection::Stream { stream, sends: false } => stream.poll_readable(context).map(Ok),
+            WaitProjection::Nobody { sends: true } => Poll::Ready(Ok(())),
+            WaitProjection::Nobody { sends: false } => Poll::Pending,
         }
     }
 }
@@ -67,6 +75,7 @@ impl Transport {
         match self {
             Self::Tcp(_, tls) => tls.get().map(|tls| &**tls),
             Self::Stream(stream) => stream.tls(),
+            Self::Nobody => None,
         }
     }
 
@@ -75,7 +84,7 @@ impl Transport {
     pub fn socket(&self) -> Option<&Socket> {
         match self {
             Self::Tcp(socket, tls) => tls.get().is_none().then_some(socket),
-            Self::Stream(_) => None,
+            Self::Stream(_) | Self::Nobody => None,
         }
     }
 
@@ -84,7 +93,7 @@ impl Transport {
     pub fn connection(&self) -> Option<&Socket> {
         match self {
             Self::Tcp(socket, _) => Some(socket),
-            Self::Stream(_) => None,
+            Self::Stream(_) | Self::Nobody => None,
         }
     }
 
@@ -92,7 +101,7 @@ impl Transport {
     #[must_use]
     pub fn stream(&self) -> Option<&ClientStream> {
         match self {
-            Self::Tcp(..) => None,
+            Self::Tcp(..) | Self::Nobody => None,
             Self::Stream(stream) => Some(stream),
         }
     }
@@ -123,6 +132,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => Wait::Connection { wait: socket.readable() },
             Self::Stream(stream) => Wait::Stream { stream, sends: false },
+            Self::Nobody => Wait::Nobody { sends: false },
         }
     }
 
@@ -134,6 +144,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => Wait::Connection { wait: socket.writable() },
             Self::Stream(stream) => Wait::Stream { stream, sends: true },
+            Self::Nobody => Wait::Nobody { sends: true },
         }
     }
 
@@ -145,7 +156,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.give_way().await,
             // It serves one request, and its connection sees to the rest.
-            Self::Stream(_) => Ok(()),
+            Self::Stream(_) | Self::Nobody => Ok(()),
         }
     }
 
@@ -161,6 +172,7 @@ impl Transport {
                 Some(tls) => tls.receive(socket, buffer),
             },
             Self::Stream(stream) => stream.receive(buffer),
+            Self::Nobody => Ok(Received::End),
         }
     }
 
@@ -176,6 +188,7 @@ impl Transport {
                 Some(tls) => tls.send(socket, bytes, &[]),
             },
             Self::Stream(stream) => stream.send(bytes),
+            Self::Nobody => Ok(bytes.len()),
         }
     }
 
@@ -193,6 +206,7 @@ impl Transport {
                 sent if sent < first.len() => Ok(sent),
                 sent => Ok(sent + stream.send(second)?),
             },
+            Self::Nobody => Ok(first.len() + second.len()),
         }
     }
 
@@ -215,6 +229,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.has_failed(),
             Self::Stream(stream) => stream.is_given_up(),
+            Self::Nobody => false,
         }
     }
 
@@ -223,7 +238,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, tls) => tls.get().is_none_or(|tls| tls.finish_sending(socket)),
             // A message ends with itself.
-            Self::Stream(_) => true,
+            Self::Stream(_) | Self::Nobody => true,
         }
     }
 
@@ -255,6 +270,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.receive(buffer),
             Self::Stream(stream) => stream.receive(buffer),
+            Self::Nobody => Ok(Received::End),
         }
     }
 
@@ -265,6 +281,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.shutdown(),
             Self::Stream(stream) => stream.reset(),
+            Self::Nobody => {}
         }
     }
 
@@ -273,6 +290,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.shutdown(),
             Self::Stream(stream) => stream.reset(),
+            Self::Nobody => {}
         }
     }
 
@@ -281,6 +299,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.reset_on_close(),
             Self::Stream(stream) => stream.reset(),
+            Self::Nobody => {}
         }
     }
 }

@@ -69,6 +69,12 @@ pub struct Counters {
     pub client_handshakes_failed: u64,
     /// Hellos that offered Encrypted ClientHello.
     pub ech_hellos: u64,
+    /// Copies of requests: answered, failed, not sent.
+    pub mirrored_answered: u64,
+    /// See [`Self::mirrored_answered`].
+    pub mirrored_failed: u64,
+    /// See [`Self::mirrored_answered`].
+    pub mirrored_dropped: u64,
     /// Limits of `connectionPool` that were reached, and endpoints that were ejected.
     pub upstream_events: Tally,
     /// Endpoints that are ejected now, by service.
@@ -251,6 +257,9 @@ impl Counters {
         self.client_handshakes_resumed += other.client_handshakes_resumed;
         self.client_handshakes_failed += other.client_handshakes_failed;
         self.ech_hellos += other.ech_hellos;
+        self.mirrored_answered += other.mirrored_answered;
+        self.mirrored_failed += other.mirrored_failed;
+        self.mirrored_dropped += other.mirrored_dropped;
         self.access_log_dropped += other.access_log_dropped;
         self.upstream_events.merge(&other.upstream_events);
         for (service, count) in &other.endpoints_ejected {

@@ -20,14 +20,20 @@ pub(super) fn of_preflight(fields: &FieldEdits) -> Option<Vec<String>> {
     (!notes.is_empty()).then_some(notes)
 }
 
-/// Of a route that forwards; `path` is the rewritten one.
-pub(super) fn of_request(matched: Matched<'_>, path: Option<&str>, edits: &Edits) -> Option<Vec<String>> {
+/// Of a route that forwards; `path` is the rewritten one, `copies` say where else its requests go.
+pub(super) fn of_request(
+    matched: Matched<'_>,
+    path: Option<&str>,
+    edits: &Edits,
+    copies: Vec<String>,
+) -> Option<Vec<String>> {
     let mut notes = Vec::new();
     faults(matched.route.fault.as_deref(), &mut notes);
     notes.extend(path.map(|path| format!("request: path {path}")));
     notes.extend(edits.authority.as_ref().map(|authority| format!("request: Host {authority}")));
     changes("request", &edits.request, &mut notes);
     changes("answer", &edits.response, &mut notes);
+    notes.extend(copies);
     (!notes.is_empty()).then_some(notes)
 }
 

@@ -7,12 +7,13 @@ pub(in crate::config) use action::is_authority;
 
 use std::sync::Arc;
 
+use crate::config::istio::http_action::Percent;
 use crate::config::istio::virtual_service::{HttpMatchRequest, HttpRetry, HttpRule, VirtualService};
 use crate::config::istio::{Object, Objects};
 use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::host::HostPattern;
-use crate::route::http::{Forward, HttpAction, HttpRoute, RetryPolicy};
+use crate::route::http::{Forward, HttpAction, HttpRoute, Mirror, RetryPolicy, Share};
 use crate::route::table::VirtualHost;
 
 use super::clusters::Client;
@@ -129,6 +130,7 @@ impl<'a> Compiler<'a, '_> {
             retry: self.default_retry.clone(),
             rewrite_path: None,
             edits: Vec::new(),
+            mirrors: Box::default(),
         });
         HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), cors: None, fault: None, action }
     }
@@ -149,7 +151,21 @@ impl<'a> Compiler<'a, '_> {
             retry: rule.retries.as_ref().map_or_else(|| self.default_retry.clone(), retry),
             rewrite_path: rule.rewrite.as_ref().and_then(action::path_rewrite),
             edits: action::edits(rule),
+            mirrors: self.mirrors(rule, entrance),
         }
+    }
+
+    /// A share of nothing is no mirror.
+    fn mirrors(&mut self, rule: &'a HttpRule, entrance: Entrance<'_>) -> Box<[Mirror]> {
+        let percent = |percentage: Option<Percent>| percentage.map(|percentage| percentage.value);
+        let of_single = percent(rule.mirror_percentage).or(rule.mirror_percent.map(|percent| percent as f64));
+        let single = rule.mirror.iter().map(|destination| (destination, of_single));
+        let several = rule.mirrors.iter().filter_map(|it| Some((it.destination.as_ref()?, percent(it.percentage))));
+        let mirrors = single.chain(several).map(|(named, percent)| {
+            let destination = self.clusters.named(named, entrance, Client::Plain);
+            Mirror { destination, share: percent.map_or(Share::ALL, Share::percent) }
+        });
+        mirrors.filter(|mirror| mirror.share != Share::percent(0.0)).collect()
     }
 }
 

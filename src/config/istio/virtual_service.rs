@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use super::http_action::{CorsPolicy, Headers, HttpFault, HttpRedirect, RegexRewrite};
+use super::http_action::{CorsPolicy, Headers, HttpFault, HttpRedirect, Percent, RegexRewrite};
 use super::scalar::{GoDuration, List, integer};
 use crate::route::table::ObjectRef;
 
@@ -68,21 +68,31 @@ pub struct HttpRule {
     pub retries: Option<HttpRetry>,
     /// Failures to inject.
     pub fault: Option<HttpFault>,
-    /// Not supported yet.
-    pub mirror: Option<Value>,
-    /// Not supported yet.
-    pub mirrors: List<Value>,
-    /// Not supported yet.
-    #[serde(alias = "mirror_percent")]
-    pub mirror_percent: Option<Value>,
-    /// Not supported yet.
+    /// Where copies of the requests go.
+    pub mirror: Option<RouteDestination>,
+    /// The same, for several.
+    pub mirrors: List<HttpMirror>,
+    /// The share of requests that `mirror` gets; the older form.
+    #[serde(alias = "mirror_percent", deserialize_with = "integer")]
+    pub mirror_percent: Option<i64>,
+    /// The share of requests that `mirror` gets.
     #[serde(alias = "mirror_percentage")]
-    pub mirror_percentage: Option<Value>,
+    pub mirror_percentage: Option<Percent>,
     /// Which origins of scripts may ask.
     #[serde(alias = "cors_policy")]
     pub cors_policy: Option<CorsPolicy>,
     /// Changes to the fields of requests and answers.
     pub headers: Option<Headers>,
+}
+
+/// One entry of `mirrors:`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HttpMirror {
+    /// Where to.
+    pub destination: Option<RouteDestination>,
+    /// The share of requests that it gets.
+    pub percentage: Option<Percent>,
 }
 
 /// One entry of `match:` under `http:`.

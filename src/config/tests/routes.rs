@@ -118,3 +118,30 @@ fn weights_are_shares_and_a_lone_destination_needs_none() {
             .any(|(severity, ..)| *severity == Severity::Error)
     );
 }
+
+/// The clusters that get copies of the first route's requests, and their shares in percent.
+fn copies(loaded: &Loaded) -> Vec<(String, f64)> {
+    let host = http(loaded, 80, "a.example.com").expect("listed");
+    let HttpAction::Forward(forward) = &host.routes[0].action else { panic!("not forwarded") };
+    let copies = forward.mirrors.iter();
+    copies.map(|it| (cluster(loaded, it.destination).name.to_string(), it.share.as_percent())).collect()
+}
+
+#[test]
+fn mirrors_have_shares_and_those_of_a_root_hold_for_its_delegates() {
+    let base = [entry("a", "a.example.com", HTTP, DNS), entry("b", "b.example.com", HTTP, DNS)].concat();
+    let route = "route: [{destination: {host: a.example.com}}]";
+    let rule = |rest: &str| {
+        let spec = format!("{{hosts: [a.example.com], http: [{{{route}, {rest}}}]}}");
+        load(&(base.clone() + &object("VirtualService", "v", &spec)))
+    };
+    let b = |percent: f64| vec![("outbound|80||b.example.com".to_owned(), percent)];
+    assert_eq!(copies(&rule("mirror: {host: b.example.com}")), b(100.0));
+    assert_eq!(copies(&rule("mirror: {host: b.example.com}, mirror_percentage: {value: 12.5}")), b(12.5));
+    assert_eq!(copies(&rule("mirror: {host: b.example.com}, mirrorPercent: 30")), b(30.0));
+    assert_eq!(copies(&rule("mirror: {host: b.example.com}, mirrorPercentage: {value: 0}")), []);
+    assert_eq!(copies(&rule("mirrors: [{destination: {host: b.example.com}, percentage: {value: 5}}]")), b(5.0));
+    let root = "{hosts: [a.example.com], http: [{delegate: {name: part}, mirror: {host: b.example.com}}]}";
+    let part = object("VirtualService", "part", &format!("{{http: [{{{route}}}]}}"));
+    assert_eq!(copies(&load(&(base.clone() + &object("VirtualService", "v", root) + &part))), b(100.0));
+}

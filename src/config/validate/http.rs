@@ -3,6 +3,7 @@
 mod actions;
 mod cors;
 mod headers;
+mod mirrors;
 
 use crate::config::compile;
 use crate::config::finding::code;
@@ -58,7 +59,7 @@ pub(super) fn validate(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
         weights.push((route.weight, field));
     }
     weight(&weights, field, scope);
-    unsupported(rule, field, scope);
+    mirrors::mirrors(rule, field, scope);
     if let Some(policy) = &rule.cors_policy {
         cors::cors(policy, &format!("{field}.corsPolicy"), scope);
     }
@@ -115,17 +116,6 @@ fn action(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
     if let Some(fault) = &rule.fault {
         actions::fault(fault, &format!("{field}.fault"), scope);
     }
-}
-
-/// What adds to what happens, and does not happen here.
-fn unsupported(rule: &HttpRule, field: &str, scope: &mut Scope<'_>) {
-    let warned = [
-        ("mirror", rule.mirror.is_some()),
-        ("mirrors", !rule.mirrors.is_empty()),
-        ("mirrorPercent", rule.mirror_percent.is_some()),
-        ("mirrorPercentage", rule.mirror_percentage.is_some()),
-    ];
-    scope.warn_present(field, warned);
 }
 
 fn match_block(block: &HttpMatchRequest, field: &str, scope: &mut Scope<'_>) {

@@ -179,19 +179,23 @@ pub(super) fn source(labels: bool, namespace: bool, field: &str, scope: &mut Sco
     }
 }
 
-/// `destination:` of an http or tls route.
+/// `destination:` of a route.
 pub(super) fn destination(destination: Option<&RouteDestination>, field: &str, scope: &mut Scope<'_>) {
-    let Some(destination) = destination else {
-        scope.error(format!("{field}.destination"), "destination is required");
-        return;
-    };
+    match destination {
+        Some(destination) => destination_at(destination, &format!("{field}.destination"), scope),
+        None => scope.error(format!("{field}.destination"), "destination is required"),
+    }
+}
+
+/// A destination at this field.
+pub(super) fn destination_at(destination: &RouteDestination, field: &str, scope: &mut Scope<'_>) {
     match destination.host.as_deref() {
-        None | Some("") => scope.error(format!("{field}.destination.host"), "destination host is required"),
-        Some("*") => scope.error(format!("{field}.destination.host"), "invalid destination host *"),
-        Some(text) => drop(host::pattern(text, &format!("{field}.destination.host"), scope)),
+        None | Some("") => scope.error(format!("{field}.host"), "destination host is required"),
+        Some("*") => scope.error(format!("{field}.host"), "invalid destination host *"),
+        Some(text) => drop(host::pattern(text, &format!("{field}.host"), scope)),
     }
     if let Some(selector) = &destination.port {
-        port(selector.number, &format!("{field}.destination.port.number"), scope);
+        port(selector.number, &format!("{field}.port.number"), scope);
     }
 }
 

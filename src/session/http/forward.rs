@@ -30,6 +30,9 @@ const BACK_OFF_GROWTH_MAX: u32 = 10;
 /// How requests to hosts that no resource names are retried.
 static ANYWHERE_RETRY: RetryPolicy = RetryPolicy::DEFAULT;
 
+/// How copies of requests are.
+static NO_RETRY: RetryPolicy = RetryPolicy::NONE;
+
 /// Everything about a request that its route has settled.
 pub(super) struct Plan<'s> {
     pub(super) cluster: ClusterRef<'s>,
@@ -149,6 +152,21 @@ impl<'s> Plan<'s> {
     /// What changes in the head of the answer.
     fn answer_fields(&self) -> &FieldEdits {
         self.marks.as_deref().unwrap_or(&self.edits.response)
+    }
+
+    /// A copy of a request. One that fails is not sent again.
+    pub(super) fn of_copy(cluster: &'s Cluster, target: String, edits: &'s Edits, requested: HostName) -> Self {
+        Self {
+            cluster: ClusterRef::Route(cluster),
+            target: Target::Written(target),
+            edits,
+            marks: None,
+            requested: Some(requested),
+            timeout: None,
+            retry: &NO_RETRY,
+            key: None,
+            passage: None,
+        }
     }
 
     /// Forwarding to a host that no resource names, under ALLOW_ANY.

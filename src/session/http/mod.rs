@@ -9,6 +9,7 @@ pub(crate) mod facts;
 mod fault;
 mod forward;
 mod head;
+mod mirror;
 mod obtain;
 mod story;
 mod turn;

@@ -20,6 +20,7 @@ use super::exchange;
 use super::facts::Facts;
 use super::forward::{self, Plan};
 use super::head::Inbound;
+use super::mirror::{self, Copied, Original};
 use super::story::Story;
 use super::{After, Client, Context};
 
@@ -31,6 +32,8 @@ pub(super) struct Turn<'a> {
     pub(super) inbound: &'a mut Inbound,
     pub(super) head: RequestHead,
     pub(super) story: Story<'a>,
+    /// The copy that is being made of it, if its route mirrors it.
+    pub(super) copied: Option<Box<Copied>>,
 }
 
 /// How a turn ended: what becomes of the connection, and the failure that the log shows.
@@ -61,7 +64,7 @@ impl<'a> Turn<'a> {
         head: RequestHead,
     ) -> Self {
         inbound.begin_body(head.head.len as usize);
-        Self { context, client, snapshot, inbound, head, story: Story::new() }
+        Self { context, client, snapshot, inbound, head, story: Story::new(), copied: None }
     }
 
     /// Takes the request to its end and drops its bytes.
@@ -155,6 +158,11 @@ impl<'a> Turn<'a> {
                 let mut plan = plan.within(entered.before);
                 marks.iter().for_each(|marks| plan.mark(marks));
                 plan.give_cookie(|| self.context.balancer.lot());
+                if !route.mirrors.is_empty() {
+                    let (context, client, head) = (self.context, self.client, &self.head);
+                    let original = Original { context, client, snapshot, head, bytes: self.inbound.bytes() };
+                    self.copied = mirror::begin(original, route, &plan);
+                }
                 Next::Forward(plan)
             }
             HttpVerdict::Respond(_, _, response) => {

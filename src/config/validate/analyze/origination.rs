@@ -103,7 +103,7 @@ fn settings_of<'a>(field: &str, policy: &'a TrafficPolicy) -> Vec<(String, &'a C
 pub(super) fn plain_text(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
     for object in objects.virtual_services.iter().filter(|object| registry.gateways.is_in_force(object)) {
         let http = super::references::routes(&object.spec).filter(|(field, _)| field.starts_with("spec.http"));
-        for (field, destination) in http {
+        for (field, destination) in http.chain(super::references::mirrors(&object.spec)) {
             let Some(id) = destination.host.as_deref().and_then(|host| registry.services.named(host)) else { continue };
             let number = destination.port.as_ref().and_then(|port| u16::try_from(port.number?).ok());
             let service = registry.services.service(id);

@@ -13,7 +13,7 @@ use crate::route::host::HostPattern;
 /// Destinations of routes; a dangling one answers 503 `NC`.
 pub(super) fn destinations(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
     for object in objects.virtual_services.iter().filter(|object| registry.gateways.is_in_force(object)) {
-        for (field, destination) in routes(&object.spec) {
+        for (field, destination) in routes(&object.spec).chain(mirrors(&object.spec)) {
             self::destination(object, destination, &field, registry, &mut Scope::new(&object.origin, report));
         }
     }
@@ -36,6 +36,17 @@ pub(super) fn routes(service: &VirtualService) -> impl Iterator<Item = (String, 
     http.chain(tls).chain(tcp).filter_map(|(field, destination)| Some((field, destination.as_ref()?)))
 }
 
+/// Every destination of copies, with its field.
+pub(super) fn mirrors(service: &VirtualService) -> impl Iterator<Item = (String, &RouteDestination)> {
+    service.http.iter().enumerate().flat_map(|(rule, http)| {
+        let single = http.mirror.iter().map(move |mirror| (format!("spec.http[{rule}].mirror"), mirror));
+        let several = http.mirrors.iter().enumerate().filter_map(move |(index, mirror)| {
+            Some((format!("spec.http[{rule}].mirrors[{index}].destination"), mirror.destination.as_ref()?))
+        });
+        single.chain(several)
+    })
+}
+
 fn destination(
     object: &Object<VirtualService>,
     destination: &RouteDestination,
@@ -46,7 +57,10 @@ fn destination(
     let host = destination.host.as_deref().unwrap_or_default();
     let Some(id) = registry.services.named(host) else {
         let Ok(pattern) = HostPattern::parse(host) else { return };
-        if registry.gateways.is_own_service(&pattern) {
+        if registry.gateways.is_own_service(&pattern) && field.contains("mirror") {
+            let message = "copies of requests cannot be led to a Gateway; write the mirror on the Gateway's own route";
+            scope.refuse(format!("{field}.host"), message);
+        } else if registry.gateways.is_own_service(&pattern) {
             super::gateways::hop(&pattern, destination, field, registry, scope);
         } else {
             let message = format!("Referenced host not found: {host:?}; requests get 503 NC");

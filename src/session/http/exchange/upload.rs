@@ -14,6 +14,7 @@ use crate::wire::http2::of_request;
 
 use super::super::super::stream::ClientStream;
 use super::super::forward::Plan;
+use super::super::mirror;
 use super::Exchange;
 
 impl Exchange<'_, '_> {
@@ -29,6 +30,10 @@ impl Exchange<'_, '_> {
         let edits = RequestEdits { target, host, upgrade: true, via, fields };
         write_request(&self.turn.head, bytes, &edits, &mut plain);
         let taken = upload(&mut self.upload, self.turn.head.body, self.turn.inbound.untaken(), &mut plain)?;
+        if self.turn.copied.is_some() {
+            let body = &self.turn.inbound.untaken()[..taken.consumed];
+            mirror::note(&mut self.turn.copied, body, true, self.upload.is_done());
+        }
         self.turn.inbound.take(taken.consumed);
         self.turn.story.bytes_received = taken.data;
         if let Some(stream) = self.turn.client.transport.stream() {
@@ -81,6 +86,9 @@ impl Exchange<'_, '_> {
         plain.clear();
         let taken = upload(&mut self.upload, self.turn.head.body, &input[..count], &mut plain)?;
         self.turn.inbound.streamed(&input[taken.consumed..count]);
+        if self.turn.copied.is_some() {
+            mirror::note(&mut self.turn.copied, &input[..taken.consumed], false, self.upload.is_done());
+        }
         drop(input);
         self.turn.story.bytes_received += taken.data;
         if let Some(stream) = self.turn.client.transport.stream() {
