@@ -26,6 +26,8 @@ fn seeds_of_the_wire_formats_keep_the_promises() {
     replay("response_head", wire::fuzz::response_head);
     replay("chunked_body", wire::fuzz::chunked_body);
     replay("certificate", wire::fuzz::certificate);
+    replay("http2_frames", wire::http2::fuzz::frames);
+    replay("http2_message", wire::http2::fuzz::message);
 }
 
 #[test]

@@ -2,21 +2,21 @@
 //! seen here tells a peer that sends messages from one that only makes work, and says what h2 does not.
 
 /// Bytes before the payload of a frame.
-const HEAD_BYTES: usize = 9;
+pub(super) const HEAD_BYTES: usize = 9;
 
 /// Most that is kept of a frame: its head, and the code of a reset.
 const SEEN_BYTES: usize = HEAD_BYTES + 4;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const CONTINUATION: u8 = 9;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const CONTINUATION: u8 = 9;
 
 /// Of HEADERS and CONTINUATION.
-const END_HEADERS: u8 = 4;
+pub(super) const END_HEADERS: u8 = 4;
 
 /// Of DATA: the first byte of the payload says how many of the last are padding.
-const PADDED: u8 = 8;
+pub(super) const PADDED: u8 = 8;
 
 /// Follows one direction of a connection.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 //! framing, HPACK and flow control are the business of h2.
 
 mod frames;
+pub mod fuzz;
 mod grpc;
 mod request;
 mod response;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::wire::http1::{BodyLength, HeadError, HeadLimits, Parsed, RequestHead, parse_request, parse_response};
 
-use super::{Body, forwardable, read_request, read_response, write_request, write_response};
+use super::{Body, forwardable, fuzz, read_request, read_response, write_request, write_response};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 100 };
 
@@ -148,7 +148,39 @@ fn field() -> impl Strategy<Value = (String, String)> {
     ("x-[a-z0-9!#$%&'*+.^_`|~-]{0,12}", "([!-~]([ -~]{0,20}[!-~])?)?")
 }
 
+/// A frame, or what looks like one.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    (prop_oneof![0u8..10, any::<u8>()], any::<u8>(), prop::collection::vec(any::<u8>(), 0..12), any::<[u8; 4]>())
+        .prop_map(|(kind, flags, payload, stream)| {
+            let length = u8::try_from(payload.len()).expect("short");
+            [&[0, 0, length, kind, flags][..], &stream, &payload].concat()
+        })
+}
+
 proptest! {
+    #[test]
+    fn any_bytes_keep_the_promises(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fuzz::frames(&bytes);
+        fuzz::message(&bytes);
+    }
+
+    #[test]
+    fn any_frames_keep_the_promises(
+        preface in 0u8..2, frames in prop::collection::vec(frame(), 0..12), cut in 0usize..12,
+    ) {
+        let opening = if preface == 1 { super::PREFACE } else { b"" };
+        let bytes = [&[preface], opening, &frames.concat()].concat();
+        fuzz::frames(&bytes[..bytes.len().saturating_sub(cut).max(1)]);
+    }
+
+    #[test]
+    fn any_message_keeps_the_promises(
+        first: u8, method in "[A-Z]{1,5}|[1-5][0-9]{2}", uri in "(https?://[a-z.:@0-9]{1,10})?(/[ -~]{0,20}|\\*)?",
+        fields in prop::collection::vec("(host|cookie|te|content-length|connection|x-[a-z_]{1,4}):[ -~\u{80}-\u{ff}]{0,12}", 0..6),
+    ) {
+        fuzz::message(&[&[first], method.as_bytes(), b"\n", uri.as_bytes(), b"\n", fields.join("\n").as_bytes()].concat());
+    }
+
     #[test]
     fn a_request_means_the_same_after_both_translations(
         method in "[A-Z]{1,8}", path in "/[a-zA-Z0-9/_.~%?=&-]{0,40}", fields in prop::collection::vec(field(), 0..8), ends: bool,
