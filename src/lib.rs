@@ -36,9 +36,10 @@
 //!
 //! # Who may use whom
 //!
-//! `session` uses `route`, `wire`, `upstream`, `relay`, `http2`, `tls`, `net` and `telemetry`; these do not know it, nor `control`
-//! or `config`, and of `worker` only the batch in which log lines travel. `upstream` uses `http2`, too, and both sides use `tls`. `route` and `wire` do no I/O. Only `config` knows Istio's vocabulary. Only [`snapshot`]
-//! crosses from the control thread to the workers, and workers share nothing that is ever written.
+//! `session` uses `route`, `wire`, `upstream`, `relay`, `http2`, `tls`, `net` and `telemetry`; these do not know it, nor `control`,
+//! `config` or `worker`. `upstream` uses `http2`, too, and both sides use `tls`. `route` and `wire` do no I/O. Only `config` knows
+//! Istio's vocabulary. Only [`snapshot`] crosses from the control thread to the workers, and workers share nothing that is ever
+//! written.
 //!
 //! # Words
 //!

@@ -14,7 +14,7 @@ use crate::route::authorization::Policy;
 use crate::route::host::HostName;
 use crate::route::traffic::Share;
 use crate::snapshot::{AccessLog, Snapshot};
-use crate::telemetry::batch::{Batch, Pushed};
+use crate::telemetry::batch::{Batch, LogBatch, Pushed};
 use crate::telemetry::metrics::{Counters, DeniedKey, DeniedRow, Spoken};
 use crate::telemetry::record::Record;
 use crate::tls::server::TlsServers;
@@ -23,7 +23,6 @@ use crate::upstream::balance::Balancer;
 use crate::upstream::pool::Pool;
 use crate::upstream::resolve::Resolver;
 use crate::upstream::tls::TlsConfigs;
-use crate::worker::LogBatch;
 
 use super::client::Clients;
 use super::names::Names;

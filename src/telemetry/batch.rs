@@ -5,10 +5,18 @@ use std::sync::mpsc::SyncSender;
 
 use crate::limits::LOG_BATCH_BYTES;
 use crate::snapshot::AccessLog;
-use crate::worker::LogBatch;
 
 use super::access_log;
 use super::record::Record;
+
+/// Lines of the access log on their way to the writer.
+#[derive(Clone, Debug, Default)]
+pub struct LogBatch {
+    /// Whole lines.
+    pub bytes: Vec<u8>,
+    /// How many.
+    pub lines: u32,
+}
 
 /// Collects a worker's lines, so that the queue to the writer is touched once per batch.
 #[derive(Debug)]

@@ -11,7 +11,8 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::time::Duration;
 
 use crate::limits::LOG_QUEUE_BATCHES;
-use crate::worker::LogBatch;
+
+use super::batch::LogBatch;
 
 /// The control thread's end of the writer.
 #[derive(Debug)]

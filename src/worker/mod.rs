@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 
 use crate::snapshot::Snapshot;
+use crate::telemetry::batch::LogBatch;
 
 use inbox::{Event, Inbox, Mailbox};
 
@@ -81,15 +82,6 @@ impl ServicePort {
             Self::Redirected | Self::Transparent => None,
         }
     }
-}
-
-/// Lines of the access log on their way to the writer.
-#[derive(Clone, Debug, Default)]
-pub struct LogBatch {
-    /// Whole lines.
-    pub bytes: Vec<u8>,
-    /// How many.
-    pub lines: u32,
 }
 
 /// A running worker.
