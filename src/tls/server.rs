@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig, SignatureAlgorithm, SupportedCipherSuite};
 
 use crate::route::termination::ServerProfile;
-use crate::upstream::http2::ALPN;
+use crate::wire::http2::ALPN;
 
 use super::session::TlsSession;
 use super::tickets::Tickets;

@@ -12,7 +12,7 @@ use rustls::{CommonState, HandshakeKind};
 
 use crate::limits::HANDSHAKE_BYTES_MAX;
 use crate::net::{Received, Socket};
-use crate::upstream::http2::ALPN;
+use crate::wire::http2::ALPN;
 
 /// Most that a record adds to its plain text: header, content type, tag, and the explicit nonce of TLS 1.2.
 const RECORD_OVERHEAD: usize = 64;

@@ -13,6 +13,3 @@ mod stream;
 pub use link::{Link, LinkError};
 pub use links::{Driver, Links, Opening, Outcome, Ticket};
 pub use stream::Stream;
-
-/// What is told to the server in ALPN, and must be what it answers (RFC 9113 section 3.2).
-pub const ALPN: &[u8] = b"h2";

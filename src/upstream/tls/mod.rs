@@ -15,8 +15,7 @@ use crate::net::Socket;
 use crate::route::cluster::TlsProfile;
 use crate::tls::session::{self, Established, HandshakeError, TlsSession};
 use crate::tls::{bounded, versions};
-
-use super::http2::ALPN;
+use crate::wire::http2::ALPN;
 
 /// A session with an upstream.
 pub type UpstreamSession = TlsSession<UnbufferedClientConnection>;

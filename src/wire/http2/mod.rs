@@ -28,6 +28,9 @@ use super::http1::{Head, HeadLimits};
 /// What a client opens with that knows the server to speak HTTP/2 (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What HTTP/2 inside TLS is called in ALPN (RFC 9113 section 3.2).
+pub const ALPN: &[u8] = b"h2";
+
 /// For heads that this gateway has written itself, out of what has passed the limits already.
 const UNLIMITED: HeadLimits = HeadLimits { bytes: usize::MAX, fields: usize::MAX };
 
