@@ -18,7 +18,7 @@ pub use address::Address;
 pub use listener::{Accepted, Listener};
 pub use panic::CatchPanic;
 pub use pipe::{Moved, Pipe, Pipes};
-pub use socket::{Received, Socket};
+pub use socket::{Received, Socket, send_all};
 pub use spin::Spinner;
 pub use time::{Either, Ticker, Timer, Within, coarse_now, either, sleep, wall_time, within};
 pub use watch::{Watch, WatchedSocket};

@@ -210,12 +210,7 @@ impl Socket {
     /// # Errors
     /// What send(2) reports.
     pub async fn send_all(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut sent = self.send(bytes)?;
-        while sent < bytes.len() {
-            self.writable().await?;
-            sent += self.send(&bytes[sent..])?;
-        }
-        Ok(())
+        send_all(bytes, |rest| self.send(rest), || self.writable()).await
     }
 
     /// Whether the connection has failed, by a reset for instance. A peer that has only finished sending has not failed.
@@ -318,6 +313,23 @@ impl Drop for Socket {
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }
+}
+
+/// Sends all of `bytes` by `send`, which takes the beginning of what it is given, and waits by `writable` as often as it takes.
+///
+/// # Errors
+/// Those of the two.
+pub async fn send_all<W: Future<Output = io::Result<()>>>(
+    bytes: &[u8],
+    send: impl Fn(&[u8]) -> io::Result<usize>,
+    writable: impl Fn() -> W,
+) -> io::Result<()> {
+    let mut sent = send(bytes)?;
+    while sent < bytes.len() {
+        writable().await?;
+        sent += send(&bytes[sent..])?;
+    }
+    Ok(())
 }
 
 /// Heads and TLS flights are sent whole; Nagle's algorithm would only delay their last segment. A connection that is

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use ::http::HeaderMap;
 use pin_project_lite::pin_project;
 
-use crate::net::{Received, Socket};
+use crate::net::{Received, Socket, send_all};
 
 use super::stream::ClientStream;
 use super::tls::Tls;
@@ -215,12 +215,7 @@ impl Transport {
     /// # Errors
     /// When the connection has failed.
     pub async fn send_all(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut sent = self.send(bytes)?;
-        while sent < bytes.len() {
-            self.writable().await?;
-            sent += self.send(&bytes[sent..])?;
-        }
-        Ok(())
+        send_all(bytes, |rest| self.send(rest), || self.writable()).await
     }
 
     /// Whether the connection has failed, by a reset for instance.
