@@ -1,31 +1,31 @@
 //! The loop of the control thread: one event after the other, and the state they change.
 
+mod reloads;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::config::Loader;
 use crate::config::bootstrap::Bootstrap;
-use crate::config::finding::{Finding, Severity};
-use crate::config::{Loaded, Loader};
-use crate::limits::{
-    APPLY_TIMEOUT, DRAIN_MARGIN, LOG_FLUSH_TIMEOUT, LOG_FLUSH_TIMEOUT_AT_ONCE, START_TIMEOUT, WATCHDOG_INTERVAL,
-};
+use crate::limits::{DRAIN_MARGIN, LOG_FLUSH_TIMEOUT, LOG_FLUSH_TIMEOUT_AT_ONCE, START_TIMEOUT, WATCHDOG_INTERVAL};
 use crate::worker::inbox::{Event, Order};
 
-use super::reload::{self, Applying, Ended, Reloads, Stage};
+use super::reload::{Ended, Reloads, Stage};
 use super::resolver::Finished;
-use super::retired::{Retired, free};
-use super::shared::{Command, LastReload, Phase, ReloadResult, Shared};
+use super::retired::Retired;
+use super::shared::{Command, Phase, Shared};
 use super::signals::{Request, Signals};
-use super::watch::{self, Watcher};
-use super::{process, start, tell};
+use super::watch::Watcher;
+use super::{process, start};
 
 /// What a step of the loop leads to: the next, or the end of the process.
 type Step = ControlFlow<ExitCode>;
@@ -268,145 +268,6 @@ impl Gateway {
     }
 }
 
-/// Reloads.
-impl Gateway {
-    fn request_reload(&mut self, waiter: Option<tokio::sync::oneshot::Sender<ReloadResult>>) -> Step {
-        // Whoever waits hears of the end by the end of the channel.
-        if self.phase() != Phase::Draining && self.reloads.request(waiter) {
-            self.begin_reload();
-        }
-        Step::Continue(())
-    }
-
-    fn on_change(&mut self) -> Step {
-        tracing::info!("watched files have changed");
-        self.request_reload(None)
-    }
-
-    fn begin_reload(&mut self) {
-        self.reloads.begin(Instant::now());
-        notify_reloading();
-        let loader = self.loader.take().unwrap_or_default();
-        if let Err(error) = reload::load(loader, self.config.clone(), self.sources.load_ended.clone()) {
-            // The loader is lost with the thread that could not start, and with it what it knew of pools.
-            let message = format!("cannot start a thread to load in: {error}");
-            self.refuse_reload(vec![reload::finding(Severity::Error, "PC0902", "", &message)]);
-        }
-    }
-
-    fn on_loaded(&mut self, ended: Ended) -> Step {
-        self.loader = Some(ended.loader);
-        self.retired.load_ended();
-        match ended.result {
-            Ok(loaded) => self.apply(loaded),
-            Err(findings) => self.refuse_reload(findings),
-        }
-        Step::Continue(())
-    }
-
-    fn refuse_reload(&mut self, findings: Vec<Finding>) {
-        tell(&findings);
-        let generation = {
-            let mut status = self.shared.status.borrow_mut();
-            status.reloads_failed += 1;
-            status.last_reload = LastReload { time: SystemTime::now(), successful: false, findings: findings.into() };
-            status.generation
-        };
-        tracing::error!("reload refused; generation {generation} stays in force");
-        self.end_reload(false);
-    }
-
-    /// Hands every worker its copy; [`Self::on_applied`] hears of each.
-    fn apply(&mut self, mut loaded: Loaded) {
-        let since = match self.reloads.stage {
-            Stage::Loading(since) => since,
-            Stage::Idle | Stage::Applying(_) => Instant::now(),
-        };
-        let generation = self.reloads.number();
-        let snapshot = reload::snapshot(generation, &loaded, &self.running);
-        self.shared.resolver.borrow_mut().configure(loaded.bootstrap.dns.clone());
-        self.retired.hand_out(&snapshot.routes.tables);
-        self.shared.order(|| Order::Apply(Box::new(snapshot.clone())));
-        loaded.findings.extend(reload::restart_needed(&self.running, &loaded.bootstrap));
-        if self.access_log_file != loaded.bootstrap.access_log_file {
-            self.access_log_file.clone_from(&loaded.bootstrap.access_log_file);
-            self.shared.log.reopen(self.access_log_file.clone());
-        }
-        self.drain_timeout = loaded.bootstrap.drain_timeout;
-        self.watcher.set(watch::paths(&self.config, &loaded.bootstrap, &loaded.objects));
-        self.reloads.stage = Stage::Applying(Applying {
-            generation,
-            since,
-            deadline: Instant::now() + APPLY_TIMEOUT,
-            pending: (0..self.threads.len()).filter(|worker| !self.drained.contains(worker)).collect(),
-            objects: loaded.objects.into(),
-            certificates: loaded.certificates.into(),
-            findings: loaded.findings.into(),
-        });
-    }
-
-    fn on_applied(&mut self, worker: usize, generation: u64) -> Step {
-        if let Stage::Applying(applying) = &mut self.reloads.stage
-            && applying.generation == generation
-        {
-            applying.pending.remove(&worker);
-            if applying.pending.is_empty() {
-                self.publish();
-            }
-        }
-        Step::Continue(())
-    }
-
-    /// A generation is in force when every worker says so, and not before: a host that was taken away may still pass
-    /// through a worker that lags behind. Later reloads are not held up by it.
-    fn complain_of_workers(&mut self) -> Step {
-        if let Stage::Applying(applying) = &self.reloads.stage
-            && applying.deadline <= Instant::now()
-        {
-            let (workers, generation) = (&applying.pending, applying.generation);
-            let message = format!(
-                "workers {workers:?} have not put generation {generation} in force in time; others enforce it already"
-            );
-            self.refuse_reload(vec![reload::finding(Severity::Error, "PC0903", "", &message)]);
-        }
-        Step::Continue(())
-    }
-
-    /// The new generation is what the gateway enforces.
-    fn publish(&mut self) {
-        let Stage::Applying(applied) = std::mem::take(&mut self.reloads.stage) else { return };
-        tell(&applied.findings);
-        let elapsed = applied.since.elapsed().as_millis();
-        tracing::info!("configuration generation {} in force after {elapsed} ms", applied.generation);
-        let now = SystemTime::now();
-        self.retired.sweep();
-        {
-            let mut status = self.shared.status.borrow_mut();
-            status.generation = applied.generation;
-            free(vec![std::mem::replace(&mut status.objects, applied.objects)]);
-            status.certificates = applied.certificates;
-            status.in_force_since = now;
-            status.reloads_succeeded += 1;
-            status.last_reload = LastReload { time: now, successful: true, findings: applied.findings };
-        }
-        self.end_reload(true);
-    }
-
-    fn end_reload(&mut self, successful: bool) {
-        let result = {
-            let status = self.shared.status.borrow();
-            let findings = Arc::clone(&status.last_reload.findings);
-            ReloadResult { successful, generation: status.generation, findings }
-        };
-        if self.phase() == Phase::Live {
-            notify(&[NotifyState::Ready]);
-        }
-        if self.reloads.end(&result) {
-            self.begin_reload();
-        }
-    }
-}
-
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -421,14 +282,6 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// `Type=notify-reload` wants the time along.
-fn notify_reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!("cannot notify systemd: {error}"),
-    }
-}
-
 /// The channels of a gateway: what it reads, and where workers and admin write.
 pub(super) fn sources(
     lookups: UnboundedReceiver<Finished>,
@@ -438,128 +291,4 @@ pub(super) fn sources(
     let (command, commands) = unbounded_channel();
     let (load_ended, loads) = unbounded_channel();
     (Sources { events, lookups, commands, loads, load_ended, changes }, event, command)
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-    use crate::control::fixture;
-    use crate::telemetry::report;
-
-    const DEADLINE: Duration = Duration::from_secs(10);
-
-    /// Handles worker events until `done`.
-    async fn until(gateway: &mut Gateway, done: impl Fn(&Gateway) -> bool) -> Step {
-        let mut step = Step::Continue(());
-        while !done(gateway) && step.is_continue() {
-            let event = tokio::time::timeout(DEADLINE, gateway.sources.events.recv()).await.unwrap().unwrap();
-            step = gateway.on_event(event);
-        }
-        step
-    }
-
-    fn generation(gateway: &Gateway) -> u64 {
-        gateway.shared.status.borrow().generation
-    }
-
-    fn is_success(step: &Step) -> bool {
-        // ExitCode has no equality.
-        matches!(step, Step::Break(code) if format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS))
-    }
-
-    #[tokio::test]
-    async fn a_generation_is_published_when_every_worker_has_it() {
-        let (mut gateway, _commands) = fixture::gateway(2);
-        let (waiter, mut heard) = oneshot::channel();
-        gateway.reloads.request(Some(waiter));
-        gateway.reloads.begin(Instant::now());
-        let _ = gateway.on_loaded(Ended { loader: Loader::default(), result: Ok(fixture::loaded()) });
-        assert_eq!(generation(&gateway), 1);
-        let first = gateway.sources.events.recv().await.unwrap();
-        let _ = gateway.on_event(first);
-        assert_eq!(generation(&gateway), 1);
-        assert!(heard.try_recv().is_err());
-        let _ = until(&mut gateway, |gateway| generation(gateway) == 2).await;
-        let result = heard.try_recv().unwrap();
-        assert_eq!((result.successful, result.generation), (true, 2));
-        assert_eq!(gateway.shared.status.borrow().objects.len(), 1);
-        assert_eq!(gateway.shared.facts().reloads_succeeded, 1);
-    }
-
-    #[tokio::test]
-    async fn a_refused_reload_leaves_the_generation_and_says_why() {
-        let (mut gateway, _commands) = fixture::gateway(1);
-        let (waiter, mut heard) = oneshot::channel();
-        gateway.reloads.request(Some(waiter));
-        gateway.reloads.begin(Instant::now());
-        let findings = vec![reload::finding(Severity::Error, "PC0001", "listeners", "is missing")];
-        let _ = gateway.on_loaded(Ended { loader: Loader::default(), result: Err(findings) });
-        let result = heard.try_recv().unwrap();
-        assert_eq!((result.successful, result.generation, result.findings.len()), (false, 1, 1));
-        let text = report::exposition(&gateway.shared.facts(), &[]);
-        assert!(text.contains("portcullis_config_last_reload_successful 0\n"), "{text}");
-        assert!(text.contains("portcullis_reloads_total{result=\"failure\"} 1\n"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_reload_of_missing_files_is_refused_by_the_loader_thread() {
-        let (mut gateway, _commands) = fixture::gateway(1);
-        let _ = gateway.on_signal(Request::Reload);
-        let ended = tokio::time::timeout(DEADLINE, gateway.sources.loads.recv()).await.unwrap().unwrap();
-        let _ = gateway.on_loaded(ended);
-        assert!(!gateway.shared.status.borrow().last_reload.successful);
-        assert!(gateway.loader.is_some());
-    }
-
-    #[tokio::test]
-    async fn the_gateway_ends_when_every_worker_has_drained() {
-        let (mut gateway, _commands) = fixture::gateway(2);
-        assert!(gateway.on_signal(Request::Drain).is_continue());
-        assert_eq!(gateway.phase(), Phase::Draining);
-        let step = until(&mut gateway, |_| false).await;
-        assert!(is_success(&step));
-        assert_eq!(gateway.drained.len(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_second_sigterm_and_a_sigint_end_at_once() {
-        let (mut gateway, _commands) = fixture::gateway(2);
-        assert!(gateway.on_signal(Request::Drain).is_continue());
-        assert!(is_success(&gateway.on_signal(Request::Drain)));
-        let (mut gateway, _commands) = fixture::gateway(1);
-        assert!(is_success(&gateway.on_signal(Request::Exit)));
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_fails_takes_the_gateway_down_with_an_error() {
-        let (mut gateway, _commands) = fixture::gateway(2);
-        assert!(gateway.on_event(Event::Failed(0, "cannot bind".to_owned())).is_continue());
-        assert_eq!(gateway.phase(), Phase::Draining);
-        let step = until(&mut gateway, |_| false).await;
-        assert!(step.is_break() && !is_success(&step));
-    }
-
-    #[tokio::test]
-    async fn a_drain_does_not_wait_for_ever() {
-        let (mut gateway, _commands) = fixture::gateway(1);
-        let _ = gateway.on_signal(Request::Drain);
-        gateway.deadline = Some(Instant::now());
-        assert!(is_success(&gateway.on_deadline()));
-    }
-
-    #[tokio::test]
-    async fn a_generation_that_a_worker_does_not_confirm_is_not_claimed_and_holds_up_no_later_reload() {
-        let (mut gateway, _commands) = fixture::gateway(1);
-        gateway.reloads.begin(Instant::now());
-        let _ = gateway.on_loaded(Ended { loader: Loader::default(), result: Ok(fixture::loaded()) });
-        if let Stage::Applying(applying) = &mut gateway.reloads.stage {
-            applying.deadline = Instant::now();
-        }
-        let _ = gateway.on_deadline();
-        assert_eq!(generation(&gateway), 1);
-        assert!(gateway.reloads.request(None));
-        assert_eq!(gateway.reloads.number(), 3, "a late confirmation must not pass for that of another generation");
-    }
 }
