@@ -12,13 +12,10 @@ use crate::wire::http1::{
 };
 use crate::wire::http2::of_answer;
 
-use super::{Broken, Exchange, body_limits};
+use super::{Broken, COPIED_BYTES_MAX, Exchange, body_limits};
 
 /// Statuses below this one are interim (RFC 9110 section 15.2).
 const FINAL_STATUS_MIN: u16 = 200;
-
-/// Data up to this many bytes is copied behind what goes before it: cheaper for the kernel than two pieces.
-const COPIED_BYTES_MAX: usize = 4096;
 
 /// An interim response is passed on as it is, but not to clients of HTTP/1.0, which know none.
 const INTERIM: ResponseEdits<'_> = ResponseEdits { keep_alive: true, http10: false, fields: &NO_FIELD_EDITS };
