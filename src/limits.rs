@@ -367,6 +367,7 @@ const _: () = assert!(DNS_ATTEMPT_TIMEOUT.as_millis() * (DNS_ATTEMPTS as u128 + 
 const _: () = assert!(DNS_WAITING_PER_DOMAIN < RESOLVING_NAMES_MAX); // A domain cannot fill a worker's table.
 const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
 const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);
+const _: () = assert!(HANDSHAKE_BYTES_MAX < SCRATCH_BYTES); // What comes with a handshake, plus a read, is read from the scratch.
 const _: () = assert!(GATHERED_BYTES_MAX <= SCRATCH_BYTES); // One read takes what was gathered.
 // A stream that nobody reads must not stop the others of its connection.
 const _: () = assert!(HTTP2_STREAMS_MAX as u64 * (HTTP2_UPSTREAM_WINDOW_BYTES as u64) < 1 << 31);

@@ -24,6 +24,7 @@ pub use time::{Either, Ticker, Timer, Within, coarse_now, either, sleep, wall_ti
 pub use watch::{Watch, WatchedSocket};
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::limits::SCRATCH_BYTES;
 
@@ -32,11 +33,13 @@ use crate::limits::SCRATCH_BYTES;
 pub struct Scratch {
     /// Where sockets are read into: [`SCRATCH_BYTES`] long.
     pub input: RefCell<Vec<u8>>,
+    /// Where in it the data lies that was read; empty between uses.
+    pub pieces: RefCell<Vec<Range<usize>>>,
     /// Plain text of what was read, where TLS was opened by us; empty between uses.
     pub plain: RefCell<Vec<u8>>,
     /// What is about to be sent; empty between uses.
     pub output: RefCell<Vec<u8>>,
-    /// What the TLS of a client is opened into, and sealed into; empty between uses, and without room until the first.
+    /// What the TLS of a client is sealed into; empty between uses, and without room until the first.
     pub tls: RefCell<Vec<u8>>,
 }
 
@@ -44,6 +47,7 @@ impl Default for Scratch {
     fn default() -> Self {
         Self {
             input: RefCell::new(vec![0; SCRATCH_BYTES]),
+            pieces: RefCell::default(),
             plain: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
             output: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
             tls: RefCell::default(),

@@ -188,15 +188,17 @@ impl Socket {
         }
     }
 
-    /// As [`Self::send`], of two pieces that follow each other.
+    /// As [`Self::send`], of pieces that follow each other, no more of them than the 1024 of sendmsg(2).
     ///
     /// # Errors
     /// What sendmsg(2) reports.
-    pub fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
-        let pieces = [io::IoSlice::new(first), io::IoSlice::new(second)];
+    pub fn send_pieces(&self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if let [piece] = pieces {
+            return self.send(piece);
+        }
         loop {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            return match rustix::net::sendmsg(self.fd(), &pieces, &mut SendAncillaryBuffer::default(), flags) {
+            return match rustix::net::sendmsg(self.fd(), pieces, &mut SendAncillaryBuffer::default(), flags) {
                 Ok(count) => Ok(count),
                 Err(Errno::AGAIN) => Ok(0),
                 Err(Errno::INTR) => continue,

@@ -13,6 +13,7 @@ mod context;
 pub(crate) mod http;
 mod http2;
 mod names;
+mod outgoing;
 mod peek;
 mod sealed;
 mod stream;

@@ -19,6 +19,7 @@ use crate::relay::{End, Quiet, Transferred};
 use crate::upstream::connection::{Connection, ConnectionError, Intake};
 
 use super::Transport;
+use super::outgoing::{Outgoing, keep};
 
 /// A tunnel under way.
 struct Sealed<'a> {
@@ -199,16 +200,27 @@ impl Sealed<'_> {
 
     /// Receives once and sends on what has come; returns what the client's socket has not taken.
     fn open(&self) -> Result<(Result<Intake, ConnectionError>, Vec<u8>), End> {
-        let mut plain = self.scratch.plain.borrow_mut();
-        plain.clear();
-        let intake = self.upstream.borrow_mut().receive(self.scratch, SCRATCH_BYTES, &mut plain);
-        let sent = if plain.is_empty() { Ok(0) } else { self.downstream.send(&plain) };
-        let rest = sent.map(|sent| {
-            self.count(&self.moved.downstream, sent);
-            plain[sent..].to_vec()
-        });
-        plain.clear();
+        let Scratch { input, pieces, output, .. } = self.scratch;
+        let (mut input, mut pieces, mut output) = (input.borrow_mut(), pieces.borrow_mut(), output.borrow_mut());
+        let intake = self.upstream.borrow_mut().receive_pieces(&mut input, SCRATCH_BYTES, &mut pieces);
+        let mut outgoing = Outgoing::new(&mut output);
+        pieces.drain(..).for_each(|piece| outgoing.push(&input[piece]));
+        let rest = self.send(&outgoing);
+        drop(outgoing);
+        output.clear();
         Ok((intake, rest.map_err(End::Downstream)?))
+    }
+
+    /// Sends what the client's socket takes at once; returns the rest.
+    fn send(&self, outgoing: &Outgoing<'_>) -> io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        let slices = outgoing.pieces();
+        if !slices.is_empty() {
+            let sent = self.downstream.send_pieces(&slices)?;
+            self.count(&self.moved.downstream, sent);
+            keep(&slices, sent, &mut rest);
+        }
+        Ok(rest)
     }
 
     async fn send_rest(&self, rest: &[u8]) -> Result<(), End> {

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::rc::Rc;
 
 use rustls::pki_types::CertificateDer;
@@ -76,15 +76,15 @@ impl Tls {
             Ok(Received::Bytes(count)) => *count,
             Ok(Received::Pending | Received::End) | Err(_) => 0,
         };
-        let mut plain = self.scratch.tls.borrow_mut();
-        plain.clear();
+        let mut pieces = self.scratch.pieces.borrow_mut();
         let before = state.pending.len();
-        let opened = state.session.open(&mut buffer[..kept + count], &mut plain, &mut state.pending);
+        let opened = state.session.open(&mut buffer[..kept + count], &mut pieces, &mut state.pending);
         state.answers += state.pending.len() - before;
-        let length = plain.len();
-        buffer[..length].copy_from_slice(&plain);
-        plain.clear();
-        drop(plain);
+        let length = pieces.drain(..).fold(0, |length, piece| {
+            buffer.copy_within(piece.clone(), length);
+            length + piece.len()
+        });
+        drop(pieces);
         // A fault has left its alert there.
         let flushed = state.flush(socket);
         if opened.map_err(io::Error::other)? {
@@ -107,23 +107,22 @@ impl Tls {
         }
     }
 
-    /// As [`super::Transport::send_both`].
-    pub(super) fn send(&self, socket: &Socket, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    /// As [`super::Transport::send_pieces`].
+    pub(super) fn send(&self, socket: &Socket, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let state = &mut *self.state.borrow_mut();
         state.flush(socket)?;
         if !state.pending.is_empty() {
             return Ok(0);
         }
-        let total = first.len() + second.len();
-        let (first, second) = match (state.owing, first) {
-            (true, [_, rest @ ..]) => (rest, second),
-            (true, []) => (first, second.get(1..).unwrap_or_default()),
-            (false, _) => (first, second),
-        };
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         let mut sealed = self.scratch.tls.borrow_mut();
         sealed.clear();
-        state.session.seal(first, &mut sealed).map_err(io::Error::other)?;
-        state.session.seal(second, &mut sealed).map_err(io::Error::other)?;
+        let mut owed = usize::from(state.owing);
+        for piece in pieces {
+            let known = owed.min(piece.len());
+            owed -= known;
+            state.session.seal(&piece[known..], &mut sealed).map_err(io::Error::other)?;
+        }
         let sent = if sealed.is_empty() { 0 } else { socket.send(&sealed)? };
         state.pending.extend_from_slice(&sealed[sent..]);
         sealed.clear();

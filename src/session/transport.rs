@@ -5,7 +5,7 @@
 
 use std::cell::OnceCell;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -185,28 +185,35 @@ impl Transport {
         match self {
             Self::Tcp(socket, tls) => match tls.get() {
                 None => socket.send(bytes),
-                Some(tls) => tls.send(socket, bytes, &[]),
+                Some(tls) => tls.send(socket, &[IoSlice::new(bytes)]),
             },
             Self::Stream(stream) => stream.send(bytes),
             Self::Nobody => Ok(bytes.len()),
         }
     }
 
-    /// As [`Self::send`], of two pieces that follow each other.
+    /// As [`Self::send`], of pieces that follow each other.
     ///
     /// # Errors
     /// When the connection has failed.
-    pub fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    pub fn send_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket, tls) => match tls.get() {
-                None => socket.send_both(first, second),
-                Some(tls) => tls.send(socket, first, second),
+                None => socket.send_pieces(pieces),
+                Some(tls) => tls.send(socket, pieces),
             },
-            Self::Stream(stream) => match stream.send(first)? {
-                sent if sent < first.len() => Ok(sent),
-                sent => Ok(sent + stream.send(second)?),
-            },
-            Self::Nobody => Ok(first.len() + second.len()),
+            Self::Stream(stream) => {
+                let mut sent = 0;
+                for piece in pieces {
+                    let taken = stream.send(piece)?;
+                    sent += taken;
+                    if taken < piece.len() {
+                        break;
+                    }
+                }
+                Ok(sent)
+            }
+            Self::Nobody => Ok(pieces.iter().map(|piece| piece.len()).sum()),
         }
     }
 

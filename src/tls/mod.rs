@@ -6,6 +6,7 @@
 //! drops.
 
 mod clients;
+pub mod in_place;
 pub mod server;
 pub mod session;
 mod tickets;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection};
@@ -14,6 +14,7 @@ use rustls::{Error, ServerConfig, SignatureAlgorithm, SupportedCipherSuite};
 use crate::route::termination::ServerProfile;
 use crate::wire::http2::ALPN;
 
+use super::in_place;
 use super::session::TlsSession;
 use super::tickets::Tickets;
 use super::{bounded, clients, versions};
@@ -41,7 +42,7 @@ pub struct Server {
 
 impl Default for TlsServers {
     fn default() -> Self {
-        Self { provider: Arc::new(aws_lc_rs::default_provider()), servers: RefCell::default() }
+        Self { provider: Arc::new(in_place::provider()), servers: RefCell::default() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One TLS session of either side: the handshake, then records in and out of the caller's buffers.
 
 use std::io;
+use std::ops::Range;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::CertificateDer;
@@ -13,6 +14,8 @@ use rustls::{CommonState, HandshakeKind};
 use crate::limits::HANDSHAKE_BYTES_MAX;
 use crate::net::{Received, Socket};
 use crate::wire::http2::ALPN;
+
+use super::in_place;
 
 /// Most that a record adds to its plain text: header, content type, tag, and the explicit nonce of TLS 1.2.
 const RECORD_OVERHEAD: usize = 64;
@@ -275,7 +278,7 @@ impl<S: Side> TlsSession<S> {
         self.connection.common().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Lets the next [`Self::open`] begin with `plain`, which came with the handshake.
+    /// Keeps `plain`, which came with the handshake, for [`Self::take_early`].
     pub fn put_back(&mut self, plain: Vec<u8>) {
         self.early = plain;
     }
@@ -306,17 +309,38 @@ impl<S: Side> TlsSession<S> {
         length
     }
 
-    /// Opens the records in `input`, appending their plain text to `plain` and whatever rustls wants sent (key
-    /// updates, alerts) to `outgoing`. The beginning of an incomplete record is kept. Returns whether the peer has just
-    /// said that it has finished sending (close_notify).
+    /// Takes the plain text that came with the handshake, see [`Self::put_back`]. It comes before what [`Self::open`] finds.
+    pub fn take_early(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.early)
+    }
+
+    /// Opens the records in `input` where they are; where their plain text lies then is appended to `opened`, in order, and
+    /// whatever rustls wants sent (key updates, alerts) to `outgoing`. The beginning of an incomplete record is kept.
+    /// Returns whether the peer has just said that it has finished sending (close_notify).
     ///
     /// # Errors
-    /// [`TlsError::Tls`]; plain text that was opened before the fault is in `plain`.
-    pub fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<bool, TlsError> {
+    /// [`TlsError::Tls`]; what is in `opened` came before the fault and is good.
+    pub fn open(
+        &mut self,
+        input: &mut [u8],
+        opened: &mut Vec<Range<usize>>,
+        outgoing: &mut Vec<u8>,
+    ) -> Result<bool, TlsError> {
         if self.failed {
             return Err(TlsError::Failed);
         }
-        plain.append(&mut std::mem::take(&mut self.early));
+        debug_assert!(self.early.is_empty(), "it comes first");
+        let result = in_place::collect(input, opened, |input, accepted| self.open_records(input, accepted, outgoing));
+        self.failed |= result.is_err();
+        result
+    }
+
+    fn open_records(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        outgoing: &mut Vec<u8>,
+    ) -> Result<bool, TlsError> {
         let mut from = 0;
         let mut ended = false;
         loop {
@@ -325,7 +349,6 @@ impl<S: Side> TlsSession<S> {
             let step = match step {
                 Ok(step) => step,
                 Err(error) => {
-                    self.failed = true;
                     // One step more fetches the alert that is due, as after a handshake (`send_alert`).
                     let _ = advance(&mut *self.connection, &mut input[from..], outgoing, plain);
                     return Err(error.into());

@@ -2,8 +2,9 @@
 //! connection in HTTP/2.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -207,8 +208,7 @@ impl Connection {
                 output.clear();
                 return Ok(());
             }
-            Carrier::Socket(socket, None) if second.is_empty() => socket.send(first)?,
-            Carrier::Socket(socket, None) => socket.send_both(first, second)?,
+            Carrier::Socket(socket, None) => socket.send_pieces(&[IoSlice::new(first), IoSlice::new(second)])?,
             Carrier::Stream(stream) => match stream.send(first)? {
                 sent if sent < first.len() => sent,
                 sent => sent + stream.send(second)?,
@@ -252,27 +252,48 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError`]; what `plain` has gained until then is good.
     pub fn receive(&mut self, scratch: &Scratch, most: usize, plain: &mut Vec<u8>) -> Result<Intake, ConnectionError> {
-        let mut input = scratch.input.borrow_mut();
+        let (mut input, mut pieces) = (scratch.input.borrow_mut(), scratch.pieces.borrow_mut());
+        let intake = self.receive_pieces(&mut input, most, &mut pieces);
+        pieces.drain(..).for_each(|piece| plain.extend_from_slice(&input[piece]));
+        intake
+    }
+
+    /// Receives once, about `most` bytes at most, into `input`, which is one of [`Scratch`]; the plain text lies there in
+    /// these pieces then, in order.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; what `pieces` has gained until then is good.
+    pub fn receive_pieces(
+        &mut self,
+        input: &mut [u8],
+        most: usize,
+        pieces: &mut Vec<Range<usize>>,
+    ) -> Result<Intake, ConnectionError> {
         let most = most.min(input.len());
         let (socket, tls) = match &mut self.carrier {
             Carrier::Socket(socket, Some(tls)) => (socket, tls),
-            Carrier::Socket(socket, None) => return Ok(intake(socket.receive(&mut input[..most])?, &input, plain)),
-            Carrier::Stream(stream) => return Ok(intake(stream.receive(&mut input[..most])?, &input, plain)),
+            Carrier::Socket(socket, None) => return Ok(intake(socket.receive(&mut input[..most])?, pieces)),
+            Carrier::Stream(stream) => return Ok(intake(stream.receive(&mut input[..most])?, pieces)),
         };
-        let kept = tls.restore(&mut input);
+        if tls.has_early() {
+            let early = tls.take_early();
+            input[..early.len()].copy_from_slice(&early);
+            return Ok(intake(Received::Bytes(early.len()), pieces));
+        }
+        let kept = tls.restore(input);
         let end = (kept + most).min(input.len());
         let received = socket.receive(&mut input[kept..end]);
         let count = match &received {
             Ok(Received::Bytes(count)) => *count,
             Ok(Received::Pending | Received::End) | Err(_) => 0,
         };
-        let before = plain.len();
-        self.ended |= tls.open(&mut input[..kept + count], plain, &mut self.pending)?;
+        let before = pieces.len();
+        self.ended |= tls.open(&mut input[..kept + count], pieces, &mut self.pending)?;
         if self.is_blocked() {
             self.flush()?;
         }
         match received? {
-            _ if plain.len() > before => Ok(Intake::Data),
+            _ if pieces.len() > before => Ok(Intake::Data),
             _ if self.ended => Ok(Intake::End),
             Received::End => Ok(Intake::Truncated),
             Received::Bytes(_) | Received::Pending => Ok(Intake::Pending),
@@ -368,11 +389,11 @@ impl Connection {
     }
 }
 
-/// What was received, behind what is in `plain` already.
-fn intake(received: Received, input: &[u8], plain: &mut Vec<u8>) -> Intake {
+/// What was received, to the front of the buffer.
+fn intake(received: Received, pieces: &mut Vec<Range<usize>>) -> Intake {
     match received {
         Received::Bytes(count) => {
-            plain.extend_from_slice(&input[..count]);
+            pieces.push(0..count);
             Intake::Data
         }
         Received::Pending => Intake::Pending,

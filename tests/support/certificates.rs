@@ -9,7 +9,7 @@ use rcgen::{
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, server::WebPkiClientVerifier};
 
 /// A certificate authority.
 pub(crate) struct Authority {
@@ -160,6 +160,16 @@ impl Identity {
     pub(crate) fn server(&self) -> ServerConfig {
         ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
+            .expect("the provider speaks TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.private_key())
+            .expect("key and certificate belong together")
+    }
+
+    /// The same for a server that speaks one version alone.
+    pub(crate) fn server_of(&self, version: &'static SupportedProtocolVersion) -> ServerConfig {
+        ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
             .expect("the provider speaks TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_single_cert(self.chain.clone(), self.private_key())

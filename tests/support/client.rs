@@ -129,6 +129,12 @@ impl Http {
         Self { reader: Reader::new(connect(address)) }
     }
 
+    /// Takes over a connection that the test made.
+    pub(crate) fn over(socket: TcpStream) -> Self {
+        socket.set_read_timeout(Some(DEADLINE)).expect("the deadline is not zero");
+        Self { reader: Reader::new(socket) }
+    }
+
     /// Connects, if somebody listens.
     ///
     /// # Errors

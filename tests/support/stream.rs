@@ -12,6 +12,9 @@ use super::upstream::Seen;
 pub(crate) struct Stream {
     inner: Inner,
     seen: Arc<Seen>,
+    /// How many bytes the next writes take, over and over; empty: as many as they are given.
+    cuts: &'static [usize],
+    writes: usize,
 }
 
 enum Inner {
@@ -22,12 +25,17 @@ enum Inner {
 impl Stream {
     /// A connection without TLS.
     pub(crate) fn plain(socket: TcpStream, seen: Arc<Seen>) -> Self {
-        Self { inner: Inner::Plain(socket), seen }
+        Self { inner: Inner::Plain(socket), seen, cuts: &[], writes: 0 }
     }
 
     /// A connection after its handshake.
     pub(crate) fn tls(stream: StreamOwned<ServerConnection, TcpStream>, seen: Arc<Seen>) -> Self {
-        Self { inner: Inner::Tls(Box::new(stream)), seen }
+        Self { inner: Inner::Tls(Box::new(stream)), seen, cuts: &[], writes: 0 }
+    }
+
+    /// Cuts what is written from here on into records (or segments) of these sizes, over and over.
+    pub(crate) fn cut_into(&mut self, sizes: &'static [usize]) {
+        self.cuts = sizes;
     }
 
     /// Ends the sending direction properly: `close_notify` where there is TLS, then FIN.
@@ -83,6 +91,9 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let most = if self.cuts.is_empty() { bytes.len() } else { self.cuts[self.writes % self.cuts.len()] };
+        self.writes += 1;
+        let bytes = &bytes[..most.min(bytes.len())];
         match &mut self.inner {
             Inner::Plain(socket) => socket.write(bytes),
             Inner::Tls(stream) => stream.write(bytes),

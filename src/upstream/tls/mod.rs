@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 
 use crate::net::Socket;
 use crate::route::cluster::TlsProfile;
+use crate::tls::in_place;
 use crate::tls::session::{self, Established, HandshakeError, TlsSession};
 use crate::tls::{bounded, versions};
 use crate::wire::http2::ALPN;
@@ -54,7 +55,7 @@ pub struct TlsConfigs {
 
 impl Default for TlsConfigs {
     fn default() -> Self {
-        Self { provider: Arc::new(aws_lc_rs::default_provider()), configs: RefCell::default() }
+        Self { provider: Arc::new(in_place::provider()), configs: RefCell::default() }
     }
 }
 

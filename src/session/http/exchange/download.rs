@@ -12,7 +12,8 @@ use crate::wire::http1::{
 };
 use crate::wire::http2::of_answer;
 
-use super::{Broken, COPIED_BYTES_MAX, Exchange, body_limits};
+use super::super::super::outgoing::{Outgoing, keep};
+use super::{Broken, Exchange, body_limits};
 
 /// Statuses below this one are interim (RFC 9110 section 15.2).
 const FINAL_STATUS_MIN: u16 = 200;
@@ -34,25 +35,23 @@ impl Exchange<'_, '_> {
     /// Passes on what the upstream has sent.
     pub(super) fn receive_response(&mut self) -> Result<(), Broken> {
         let context = self.turn.context;
-        let mut plain = context.scratch.plain.borrow_mut();
-        plain.clear();
+        let scratch = &context.scratch;
+        let (mut input, mut output) = (scratch.input.borrow_mut(), scratch.output.borrow_mut());
+        let mut pieces = scratch.pieces.borrow_mut();
         let most = self.read_bytes();
-        let intake = self.connection.receive(&context.scratch, most, &mut plain);
-        let mut output = context.scratch.output.borrow_mut();
-        output.clear();
-        let (data, result) = match self.pass_on(&plain, &mut output) {
-            Ok(data) => (data, self.note_end(intake, data, &mut output).map_err(Broken::from)),
-            Err(broken) => (&[][..], Err(broken)),
-        };
+        let intake = self.connection.receive_pieces(&mut input, most, &mut pieces);
+        let mut outgoing = Outgoing::new(&mut output);
+        let passed = pieces.drain(..).try_for_each(|piece| self.pass_on(&input[piece], &mut outgoing));
+        let result = passed.and_then(|()| self.note_end(intake, outgoing.made()).map_err(Broken::from));
         if self.connection.is_stream()
             && let Some(trailers) = self.connection.take_trailers()
         {
             self.turn.client.transport.set_trailers(of_answer(trailers, self.terms.fields));
         }
         // What came before a fault is passed on all the same.
-        let sent = self.send_to_client(&mut output, data);
+        let sent = self.send_to_client(&outgoing);
+        drop(outgoing);
         output.clear();
-        plain.clear();
         result.and(sent.map_err(Broken::from))
     }
 
@@ -64,38 +63,25 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// Sends a head or framing, and the data behind it, in one call; what the socket does not take is kept.
-    fn send_to_client(&mut self, output: &mut Vec<u8>, mut data: &[u8]) -> Result<(), Failure> {
-        if data.len() <= COPIED_BYTES_MAX {
-            output.extend_from_slice(data);
-            data = &[];
-        }
-        if output.is_empty() && data.is_empty() {
+    /// Sends in one call; what the socket does not take is kept.
+    fn send_to_client(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Failure> {
+        let pieces = outgoing.pieces();
+        if pieces.is_empty() {
             return Ok(());
         }
-        let client = &self.turn.client.transport;
-        let sent = if data.is_empty() { client.send(output) } else { client.send_both(output, data) };
-        let sent = sent.map_err(|_| Failure::DownstreamClosed)?;
-        self.pending.extend_from_slice(output.get(sent..).unwrap_or_default());
-        self.pending.extend_from_slice(data.get(sent.saturating_sub(output.len())..).unwrap_or_default());
+        let sent = self.turn.client.transport.send_pieces(&pieces).map_err(|_| Failure::DownstreamClosed)?;
+        keep(&pieces, sent, &mut self.pending);
         Ok(())
     }
 
-    /// Looks whether the upstream has finished sending. `data` has not been sent yet: the end of a chunked body, which
-    /// would have to follow it, is never due with it, since chunks are copied into `output`.
-    fn note_end(
-        &mut self,
-        intake: Result<Intake, ConnectionError>,
-        data: &[u8],
-        output: &mut Vec<u8>,
-    ) -> Result<(), Failure> {
+    /// Looks whether the upstream has finished sending.
+    fn note_end(&mut self, intake: Result<Intake, ConnectionError>, output: &mut Vec<u8>) -> Result<(), Failure> {
         if self.switched {
             // The end is no end of a message any more; what broke in the middle of a record stays broken.
             return intake
                 .map(drop)
                 .map_err(|error| self.turn.story.transport(Failure::UpstreamTruncated, &error.to_string()));
         }
-        debug_assert!(data.is_empty() || self.response.as_ref().is_none_or(|response| !response.is_chunked()));
         match intake {
             Ok(Intake::Data) if self.connection.has_ended() => self.upstream_ended(true, output),
             Ok(Intake::Data | Intake::Pending) => Ok(()),
@@ -109,42 +95,54 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// Appends to `output` what the client gets of `plain`, but for data that can be sent as it is: that is returned, to
-    /// be sent behind `output`.
-    fn pass_on<'p>(&mut self, plain: &'p [u8], output: &mut Vec<u8>) -> Result<&'p [u8], Broken> {
-        if plain.is_empty() {
-            return Ok(&[]);
+    /// Adds to `outgoing` what the client gets of `piece`.
+    fn pass_on<'p>(&mut self, piece: &'p [u8], outgoing: &mut Outgoing<'p>) -> Result<(), Broken> {
+        let awaits_head = self.response.is_none() && !self.switched;
+        let body = if awaits_head { &piece[self.pass_heads(piece, outgoing.made())?..] } else { piece };
+        if self.switched {
+            self.turn.story.bytes_sent += body.len() as u64;
+            outgoing.push(body);
+        } else if self.response.is_some() {
+            self.pass_body(body, outgoing)?;
         }
-        if self.response.is_some() {
-            return Ok(self.pass_body(plain, output)?);
-        }
-        if self.head_bytes.is_empty() {
-            return self.pass_head(plain, output);
-        }
-        let mut bytes = std::mem::take(&mut self.head_bytes);
-        bytes.extend_from_slice(plain);
-        let data = self.pass_head(&bytes, output)?;
-        output.extend_from_slice(data);
-        Ok(&[])
+        Ok(())
     }
 
-    fn pass_head<'p>(&mut self, mut bytes: &'p [u8], output: &mut Vec<u8>) -> Result<&'p [u8], Broken> {
+    /// Passes on the heads at the front of `piece`, the first of which may have begun before it. Returns how much of
+    /// `piece` they are.
+    fn pass_heads(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<usize, Broken> {
+        if self.head_bytes.is_empty() {
+            return self.pass_whole_heads(piece, output);
+        }
+        let mut bytes = std::mem::take(&mut self.head_bytes);
+        let begun = bytes.len();
+        bytes.extend_from_slice(piece);
+        let passed = self.pass_whole_heads(&bytes, output)?;
+        debug_assert!(passed >= begun, "a head that had not ended does not end before the piece");
+        Ok(passed.saturating_sub(begun))
+    }
+
+    /// As [`Self::pass_heads`], where no head has begun before. The beginning of one that does not end is kept, and counts.
+    fn pass_whole_heads(&mut self, bytes: &[u8], output: &mut Vec<u8>) -> Result<usize, Broken> {
         let limits = &self.turn.snapshot.settings.limits;
         let head_limits = HeadLimits { bytes: limits.request_head_bytes, fields: limits.request_headers };
         let interim_max = limits.interim_responses;
         let to_head = self.turn.head.method.of(self.turn.inbound.bytes()) == b"HEAD";
+        let mut passed = 0;
         loop {
-            let head = match parse_response(bytes, head_limits, to_head) {
+            let rest = &bytes[passed..];
+            let head = match parse_response(rest, head_limits, to_head) {
                 Parsed::Complete(head) => head,
                 Parsed::Incomplete => {
-                    self.head_bytes = bytes.to_vec();
-                    return Ok(&[]);
+                    self.head_bytes = rest.to_vec();
+                    return Ok(bytes.len());
                 }
                 Parsed::Rejected(error) => {
                     return Err(self.turn.story.transport(Failure::ResponseMalformed, &error.to_string()).into());
                 }
             };
-            let (head_bytes, rest) = bytes.split_at(head.head.len as usize);
+            let head_bytes = &rest[..head.head.len as usize];
+            passed += head_bytes.len();
             if head.status >= FINAL_STATUS_MIN {
                 if let Some(account) = self.connection.account() {
                     account.report(self.connection.address, Outcome::Answered(head.status));
@@ -153,12 +151,11 @@ impl Exchange<'_, '_> {
                     return Err(Broken::Status);
                 }
                 self.begin_response(&head, head_bytes, output);
-                return Ok(self.pass_body(rest, output)?);
+                return Ok(passed);
             }
             if head.status == SWITCHING_PROTOCOLS {
                 self.switch(&head, head_bytes, output)?;
-                self.turn.story.bytes_sent = rest.len() as u64;
-                return Ok(rest);
+                return Ok(passed);
             }
             self.interim_count += 1;
             if self.interim_count > interim_max {
@@ -168,7 +165,6 @@ impl Exchange<'_, '_> {
             if self.turn.head.version != Version::Http10 {
                 write_response(&head, head_bytes, INTERIM, output);
             }
-            bytes = rest;
         }
     }
 
@@ -225,28 +221,23 @@ impl Exchange<'_, '_> {
         });
     }
 
-    /// Appends chunks to `output`; data that needs no framing is returned.
-    fn pass_body<'p>(&mut self, mut bytes: &'p [u8], output: &mut Vec<u8>) -> Result<&'p [u8], Failure> {
-        let Some(response) = &mut self.response else { return Ok(&[]) };
-        let mut plain_data: &[u8] = &[];
+    /// Adds what the client gets of a piece of the body: chunks, or the data as it is.
+    fn pass_body<'p>(&mut self, mut bytes: &'p [u8], outgoing: &mut Outgoing<'p>) -> Result<(), Failure> {
+        let Some(response) = &mut self.response else { return Ok(()) };
         while !response.done {
             let step = response.body.step(bytes).map_err(|error| {
                 self.turn.story.transport_failure = Some(error.to_string());
                 Failure::UpstreamTruncated
             })?;
-            let data = &bytes[step.data.clone()];
+            let data = &bytes[step.data];
             self.turn.story.bytes_sent += data.len() as u64;
-            match (response.is_chunked(), plain_data.is_empty()) {
-                (true, _) => write_chunk(data, output),
-                (false, true) => plain_data = data,
-                // A chunked body for a client of HTTP/1.0: its runs of data do not lie side by side.
-                (false, false) => {
-                    output.extend_from_slice(std::mem::take(&mut plain_data));
-                    plain_data = data;
-                }
+            if response.is_chunked() {
+                write_chunk(data, outgoing.made());
+            } else {
+                outgoing.push(data);
             }
             bytes = &bytes[step.consumed..];
-            response.finish_if(step.done, output);
+            response.finish_if(step.done, outgoing.made());
             if step.consumed == 0 {
                 break;
             }
@@ -255,7 +246,7 @@ impl Exchange<'_, '_> {
             // Bytes that nobody asked for: they must not be taken for the answer to another request.
             response.upstream_keeps = false;
         }
-        Ok(plain_data)
+        Ok(())
     }
 
     /// Takes notice that the upstream will send no more.

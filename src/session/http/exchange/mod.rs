@@ -29,10 +29,6 @@ pub(super) use upload::{body_limits, discard};
 /// How often a client is looked at that waits for a silent upstream.
 const CLIENT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Data up to this many bytes is copied behind what goes before it: cheaper than two pieces for the kernel, and than two
-/// records for TLS.
-const COPIED_BYTES_MAX: usize = 4096;
-
 /// An exchange under way.
 pub(super) struct Exchange<'t, 'a> {
     turn: &'t mut Turn<'a>,

@@ -12,10 +12,11 @@ use crate::wire::http1::{
 };
 use crate::wire::http2::of_request;
 
+use super::super::super::outgoing::COPIED_BYTES_MAX;
 use super::super::super::stream::ClientStream;
 use super::super::forward::Plan;
 use super::super::mirror;
-use super::{COPIED_BYTES_MAX, Exchange};
+use super::Exchange;
 
 impl Exchange<'_, '_> {
     /// Sends the head and as much of the body as is here already, in one piece.
