@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::limits::RELAY_ROUNDS_MAX;
 use crate::limits::SCRATCH_BYTES;
-use crate::net::{Received, Scratch, Socket, within};
+use crate::net::{Received, SEALED_OFFSET, Scratch, Socket, within};
 use crate::relay::{End, Quiet, Transferred};
 use crate::upstream::connection::{Connection, ConnectionError, Intake};
 
@@ -99,7 +99,8 @@ impl Sealed<'_> {
             // The other direction may have had to answer a key update meanwhile.
             self.flush().await?;
             let mut input = self.scratch.input.borrow_mut();
-            match self.downstream.receive(&mut input).map_err(End::Downstream)? {
+            let input = &mut input[SEALED_OFFSET..];
+            match self.downstream.receive(input).map_err(End::Downstream)? {
                 Received::Bytes(count) => self.seal(&input[..count])?,
                 Received::Pending => {}
                 Received::End => break,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::failure::Failure;
 use crate::http2::StreamError;
 use crate::limits::Limits;
-use crate::net::Received;
+use crate::net::{Received, SEALED_OFFSET};
 use crate::upstream::connection::ConnectionError;
 use crate::wire::http1::{
     BodyLength, BodyLimits, BodyReader, RequestEdits, write_chunk, write_last_chunk, write_request,
@@ -77,7 +77,8 @@ impl Exchange<'_, '_> {
     pub(super) fn receive_body(&mut self) -> Result<(), Failure> {
         let scratch = &self.turn.context.scratch;
         let mut input = scratch.input.borrow_mut();
-        let count = match self.turn.client.transport.receive(&mut input) {
+        let input = &mut input[SEALED_OFFSET..];
+        let count = match self.turn.client.transport.receive(input) {
             Ok(Received::Bytes(count)) => count,
             Ok(Received::Pending) => return Ok(()),
             Ok(Received::End) => return Err(Failure::DownstreamClosed),
@@ -96,7 +97,7 @@ impl Exchange<'_, '_> {
         }
         let result = self.connection.send_both(&plain, data, scratch);
         plain.clear();
-        drop((plain, input));
+        drop(plain);
         self.sent_at = Instant::now();
         if let Err(error) = result {
             self.abandon(&error);
