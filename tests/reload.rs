@@ -86,6 +86,39 @@ fn a_response_under_way_survives_the_end_of_its_entry() {
 }
 
 #[test]
+fn an_upstream_connection_in_use_during_a_reload_serves_the_next_request() {
+    let upstream = Upstream::plain(service::http);
+    let (gateway, yaml) = open(&upstream);
+    let mut client = gateway.client();
+    client.send(format!("GET /gate/500000 HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    let head = client.head().unwrap();
+    gateway.reload(&format!("{yaml}{}", resources::http_entry("other", OTHER, upstream.port())));
+    upstream.seen().open_gate();
+    client.body(&head, &mut |_| {}).unwrap();
+    assert_eq!(client.get(HOST, "/bytes/1").status, 200);
+    assert_eq!(upstream.seen().counts().connections, 1);
+}
+
+#[test]
+fn an_upstream_connection_in_use_ends_with_its_request_where_a_reload_has_changed_its_cluster() {
+    let authority = Authority::new();
+    let upstream = Upstream::tls(&authority.issue(GOOGLEAPIS), service::http);
+    let entry = resources::http_entry("api", GOOGLEAPIS, upstream.port());
+    let yaml = |tls: &str| format!("{entry}{}", resources::destination_rule("api", GOOGLEAPIS, tls));
+    let resources = yaml("      mode: SIMPLE\n");
+    let gateway = Gateway::builder().host(GOOGLEAPIS).trust(&authority).resources(resources).start();
+    let mut client = gateway.client();
+    client.send(format!("GET /gate/500000 HTTP/1.1\r\nHost: {GOOGLEAPIS}\r\n\r\n"));
+    let head = client.head().unwrap();
+    gateway.reload(&yaml(&format!("      mode: SIMPLE\n      subjectAltNames: [{GOOGLEAPIS}]\n")));
+    upstream.seen().open_gate();
+    client.body(&head, &mut |_| {}).unwrap();
+    upstream.seen().wait_for("the connection to end", |counts| counts.ended == 1);
+    assert_eq!(client.get(GOOGLEAPIS, "/bytes/1").status, 200);
+    assert_eq!(upstream.seen().counts().connections, 2);
+}
+
+#[test]
 fn a_tunnel_under_way_survives_the_end_of_its_entry() {
     let authority = Authority::new();
     let upstream = Upstream::tls(&authority.issue(GOOGLEAPIS), service::http);

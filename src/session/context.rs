@@ -11,6 +11,7 @@ use crate::limits::{AUDITED_BYTES_MAX, DENIED_ROWS_MAX, LOG_BATCH_DELAY};
 use crate::net::{Pipes, Scratch};
 use crate::relay::Tools;
 use crate::route::authorization::Policy;
+use crate::route::cluster::PoolId;
 use crate::route::host::HostName;
 use crate::route::traffic::Share;
 use crate::snapshot::{AccessLog, Snapshot};
@@ -132,9 +133,12 @@ impl Context {
         self.snapshot.replace(Rc::new(snapshot));
     }
 
-    /// Whether connections made under `snapshot` may be kept for other requests.
-    pub fn keeps(&self, snapshot: &Snapshot) -> bool {
-        !self.draining.get() && self.snapshot.borrow().generation == snapshot.generation
+    /// Whether connections of this pool, used under `snapshot`, may be kept for other requests. After a reload they may
+    /// if some cluster has the pool still: a reload under load must not cost every upstream connection that was in use.
+    pub fn keeps(&self, snapshot: &Snapshot, pool: PoolId) -> bool {
+        let current = self.snapshot.borrow();
+        let is_current = current.generation == snapshot.generation;
+        !self.draining.get() && (is_current || current.routes.tables.survivors.has_pool(pool))
     }
 
     /// What a relay works with.

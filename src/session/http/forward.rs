@@ -340,7 +340,7 @@ async fn attempt(
             match reusable {
                 // After a reload its cluster may be gone, and nobody would ever take it.
                 Some(connection)
-                    if context.keeps(turn.snapshot)
+                    if context.keeps(turn.snapshot, key.pool)
                         && connection.lease.as_ref().is_none_or(|lease| lease.serves_another()) =>
                 {
                     context.pool.give(key, connection);

@@ -59,7 +59,7 @@ pub(super) async fn obtain(
                 let connection = Connection::over(stream);
                 let key = PoolKey { address: connection.address, ..key };
                 // After a reload its cluster may be gone, and nobody would ever take it.
-                ticket.made(context.keeps(turn.snapshot).then(|| key.clone()), &link);
+                ticket.made(context.keeps(turn.snapshot, key.pool).then(|| key.clone()), &link);
                 Ok(Obtained { connection, key, reused: false })
             }
             Err(error) => {
