@@ -178,7 +178,7 @@ impl<'a> Credentials<'a> {
     fn sources(&self, tls: &ClientTls, origin: &Origin) -> Result<Sources<'a>, Reason> {
         let mutual = tls.mode == Some(TlsMode::Mutual);
         if let Some(name) = filled(tls.credential_name.as_ref()) {
-            return self.credential(name, &origin.object.namespace, mutual);
+            return self.credential(name, origin.object.namespace(), mutual);
         }
         let path = |field: &Option<String>| filled(field.as_ref()).map(|path| Source::File(origin.folder().join(path)));
         let identity = match (path(&tls.client_certificate), path(&tls.private_key)) {

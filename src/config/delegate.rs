@@ -32,7 +32,7 @@ fn has_delegate(service: &VirtualService) -> bool {
 /// Puts the rules of delegates where roots name them. A rule whose delegate does not exist leads nowhere: 503 `NC`.
 pub(super) fn expand(objects: &mut Objects, report: &mut Report) {
     let hostless = objects.virtual_services.iter().filter(|object| object.spec.hosts.is_empty());
-    let identity = |origin: &Origin| (origin.object.namespace.clone(), origin.object.name.clone());
+    let identity = |origin: &Origin| -> Identity { (origin.object.namespace().into(), origin.object.name().into()) };
     let delegates: HashMap<Identity, Delegate> = hostless
         .map(|object| (identity(&object.origin), (object.spec.http.clone(), Arc::clone(&object.origin.object))))
         .collect();
@@ -63,7 +63,7 @@ fn expand_object(
         };
         let field = format!("spec.http[{index}].delegate");
         let namespace = reference.namespace.as_deref().filter(|name| !name.is_empty());
-        let namespace = namespace.unwrap_or(&object.origin.object.namespace);
+        let namespace = namespace.unwrap_or(object.origin.object.namespace());
         let name: Identity = (namespace.into(), reference.name.as_deref().unwrap_or_default().into());
         let Some((delegated, origin)) = delegates.get(&name) else {
             let message = format!("delegate virtual service {}/{} not found; its requests get 503 NC", name.0, name.1);

@@ -52,16 +52,18 @@ struct Next {
     account: u32,
 }
 
-/// 128 bits of two hashes with seeds of their own, random in each process: for a million pools the chance that any two
-/// share one is below 10^-26.
-type Digest = [u64; 2];
+/// 96 bits of two hashes with seeds of their own, random in each process: for a million pools the chance that any two
+/// share one is below 10^-16.
+type Digest = [u32; 3];
 
 #[derive(Clone, Default)]
 struct Hashers([foldhash::quality::RandomState; 2]);
 
 impl Hashers {
     fn digest(&self, key: &impl Hash) -> Digest {
-        [self.0[0].hash_one(key), self.0[1].hash_one(key)]
+        let [one, other] = [self.0[0].hash_one(key), self.0[1].hash_one(key)];
+        // The upper halves are the better mixed ones.
+        [(one >> 32) as u32, one as u32, (other >> 32) as u32]
     }
 }
 

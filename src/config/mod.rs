@@ -82,8 +82,8 @@ pub struct LoadedObject {
     pub object: Arc<ObjectRef>,
     /// The whole document, with the operator's spelling.
     pub document: Written,
-    /// `metadata.creationTimestamp`, else `None`.
-    pub created: Option<jiff::Timestamp>,
+    /// `metadata.creationTimestamp`, which files written by hand have not.
+    pub created: Option<Box<jiff::Timestamp>>,
 }
 
 impl Loader {
@@ -172,7 +172,7 @@ fn certificates(routes: &RouteTable) -> Vec<CertificateEnd> {
     let terminations = routes.tables.tls_servers.iter().filter_map(TlsServer::termination);
     let servers = terminations.map(|Termination { gateway, profile, .. }| {
         let roots_end = profile.clients.as_ref().and_then(|check| check.roots_end);
-        let name = format!("{}/{}", gateway.namespace, gateway.name);
+        let name = format!("{}/{}", gateway.namespace(), gateway.name());
         (name.into(), [("server", profile.identity_end), ("client-ca", roots_end)])
     });
     let mut first: std::collections::BTreeMap<(Box<str>, _), _> = std::collections::BTreeMap::new();

@@ -87,7 +87,7 @@ fn tls_cluster<'a>(loaded: &'a Loaded, port: u16, host: &str) -> &'a Cluster {
 }
 
 fn dns(name: &str, port: u16) -> Endpoints {
-    Endpoints::Dns(vec![DnsEndpoint { name: name.parse().expect("a valid name"), port, weight: 1 }])
+    Endpoints::Dns([DnsEndpoint { name: name.parse().expect("a valid name"), port, weight: 1 }].into())
 }
 
 const PASSTHROUGH: &str = include_str!("../../config/passthrough/resources.d/googleapis.yaml");

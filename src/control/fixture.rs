@@ -103,12 +103,12 @@ pub(super) fn loaded() -> Loaded {
 
 fn object() -> LoadedObject {
     LoadedObject {
-        object: Arc::new(ObjectRef {
-            kind: "ServiceEntry",
-            namespace: "default".into(),
-            name: "googleapis".into(),
-            source: Place::new(Arc::new("a.yaml".to_owned()), 1),
-        }),
+        object: Arc::new(ObjectRef::new(
+            "ServiceEntry",
+            "default",
+            "googleapis",
+            Place::new(Arc::new("a.yaml".to_owned()), 1),
+        )),
         document: serde_yaml::from_str("{kind: ServiceEntry, spec: {hosts: [www.googleapis.com]}}").unwrap(),
         created: None,
     }

@@ -59,8 +59,9 @@ pub(super) fn paths(config: &Path, bootstrap: &Bootstrap, objects: &[LoadedObjec
     paths.extend(bootstrap.resources.iter().cloned());
     paths.extend(bootstrap.tls.ca_certificates.clone());
     for object in objects.iter().filter(|object| object.object.kind == "DestinationRule") {
-        let file = object.object.source.file();
-        named(&object.document.value(), Path::new(file).parent().unwrap_or(Path::new("")), &mut paths);
+        let source = object.object.source();
+        let folder = Path::new(source.file()).parent().unwrap_or(Path::new(""));
+        named(&object.document.value(), folder, &mut paths);
     }
     paths.sort();
     paths.dedup();
@@ -236,12 +237,12 @@ mod tests {
     #[test]
     fn everything_that_a_configuration_names_is_watched() {
         let rule = LoadedObject {
-            object: Arc::new(ObjectRef {
-                kind: "DestinationRule",
-                namespace: "default".into(),
-                name: "a".into(),
-                source: Place::new(Arc::new("/etc/resources.d/a.yaml".to_owned()), 7),
-            }),
+            object: Arc::new(ObjectRef::new(
+                "DestinationRule",
+                "default",
+                "a",
+                Place::new(Arc::new("/etc/resources.d/a.yaml".to_owned()), 7),
+            )),
             document: serde_yaml::from_str(
                 "spec: {trafficPolicy: {portLevelSettings: [{tls: {caCertificates: ca.pem, privateKey: /k.pem}}]}}",
             )

@@ -225,7 +225,7 @@ impl Policy {
     /// Envoy's name of a rule: `ns[default]-policy[no-posts]-rule[0]`.
     pub fn rule_name(&self, index: usize) -> impl fmt::Display {
         fmt::from_fn(move |formatter| {
-            let ObjectRef { namespace, name, .. } = &*self.object;
+            let (namespace, name) = (self.object.namespace(), self.object.name());
             write!(formatter, "ns[{namespace}]-policy[{name}]-rule[{index}]")
         })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
+use super::few::Few;
 use super::host::HostName;
 use super::subnets::SubnetMap;
 use super::traffic::Traffic;
@@ -96,11 +97,11 @@ pub struct PoolId(pub u32);
 pub enum Endpoints {
     /// Addresses written by the operator (`resolution: STATIC`): exempt from the address policy, except
     /// that our own listeners and admin address are refused.
-    Static(Vec<StaticEndpoint>),
+    Static(Few<StaticEndpoint>),
     /// Names written by the operator (`resolution: DNS`), resolved by us; every address is an endpoint.
-    Dns(Vec<DnsEndpoint>),
+    Dns(Box<[DnsEndpoint]>),
     /// As [`Self::Dns`], but one address per new connection, in the resolver's order (`DNS_ROUND_ROBIN`).
-    DnsRoundRobin(Vec<DnsEndpoint>),
+    DnsRoundRobin(Box<[DnsEndpoint]>),
     /// The name that the client asked for, which the route has matched (`resolution: NONE`, `DYNAMIC_DNS`
     /// and wildcard hosts), resolved by us when the session needs it.
     Requested {
@@ -225,8 +226,18 @@ pub struct Identity {
 
 /// Destinations of a route with their shares.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weighted {
-    choices: SmallVec<[(Destination, u32); 1]>,
+pub struct Weighted(Shares);
+
+/// There are as many of them as there are hosts, and nearly all have one destination, whose weight says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shares {
+    One(Destination),
+    Several(Box<Several>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Several {
+    choices: Box<[(Destination, u32)]>,
     total: u32,
 }
 
@@ -247,15 +258,19 @@ impl Weighted {
     /// All of the traffic to one destination.
     #[must_use]
     pub fn single(destination: Destination) -> Self {
-        Self { choices: smallvec::smallvec![(destination, 1)], total: 1 }
+        Self(Shares::One(destination))
     }
 
     /// Shares relative to their sum; destinations of weight 0 are left out. `None` if nothing is left.
     #[must_use]
     pub fn new(choices: impl IntoIterator<Item = (Destination, u32)>) -> Option<Self> {
-        let choices: SmallVec<_> = choices.into_iter().filter(|(_, weight)| *weight > 0).collect();
+        let choices: Box<[_]> = choices.into_iter().filter(|(_, weight)| *weight > 0).collect();
         let total = choices.iter().try_fold(0u32, |total, (_, weight)| total.checked_add(*weight))?;
-        (total > 0).then_some(Self { choices, total })
+        match &*choices {
+            [] => None,
+            [(only, _)] => Some(Self::single(*only)),
+            _ => Some(Self(Shares::Several(Box::new(Several { choices, total })))),
+        }
     }
 
     /// The destination for one session; `ticket` is any number, evenly distributed over `u32`.
@@ -267,25 +282,40 @@ impl Weighted {
     /// [`Self::pick`], with the position of the destination among those of [`Self::iter`].
     #[must_use]
     pub fn pick_indexed(&self, ticket: u32) -> (usize, Destination) {
-        let mut ticket = ticket % self.total;
-        for (index, (destination, weight)) in self.choices.iter().enumerate() {
+        let Several { choices, total } = match &self.0 {
+            Shares::One(destination) => return (0, *destination),
+            Shares::Several(several) => &**several,
+        };
+        let mut ticket = ticket % total;
+        for (index, (destination, weight)) in choices.iter().enumerate() {
             if ticket < *weight {
                 return (index, *destination);
             }
             ticket -= weight;
         }
-        (self.choices.len(), Destination::Missing)
+        (choices.len(), Destination::Missing)
     }
 
     /// Every destination with its weight, in the order of the route.
     pub fn iter(&self) -> impl Iterator<Item = (Destination, u32)> + '_ {
-        self.choices.iter().copied()
+        let (only, several) = match &self.0 {
+            Shares::One(destination) => (Some((*destination, 1)), None),
+            Shares::Several(several) => (None, Some(&several.choices)),
+        };
+        only.into_iter().chain(several.into_iter().flatten().copied())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_there_is_for_every_host_is_small() {
+        assert_eq!(size_of::<Option<Weighted>>(), 16);
+        assert_eq!(size_of::<Endpoints>(), 40);
+        assert_eq!(size_of::<Cluster>(), 104);
+    }
 
     fn cluster(id: u32) -> Destination {
         Destination::Cluster(ClusterId(id))

@@ -43,6 +43,7 @@ pub mod address;
 pub mod authorization;
 pub mod cluster;
 pub mod decide;
+pub mod few;
 pub mod fields;
 pub mod fuzz;
 pub mod host;

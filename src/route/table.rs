@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::authorization::Authorization;
 use super::cluster::{Cluster, ClusterId, PoolId, Weighted};
 use super::decide::Source;
+use super::few::Few;
 use super::host::HostName;
 use super::http::{HttpRoute, Matched, RequestFacts};
 use super::subnets::SubnetMap;
@@ -187,19 +188,45 @@ pub type ObjectRefs = SmallVec<[Arc<ObjectRef>; 1]>;
 pub struct ObjectRef {
     /// `ServiceEntry`, `VirtualService`, ….
     pub kind: &'static str,
+    /// Namespace and name: there is an allocation less for each of very many objects.
+    text: Box<str>,
+    namespace_bytes: u32,
+    /// The parts of a [`Place`], which fill what `namespace_bytes` leaves of its word.
+    line: u32,
+    file: Arc<String>,
+}
+
+impl ObjectRef {
+    /// The object of this kind and name that stands there.
+    #[must_use]
+    pub fn new(kind: &'static str, namespace: &str, name: &str, source: Place) -> Self {
+        let Place { file, line } = source;
+        let namespace_bytes = u32::try_from(namespace.len()).expect("a file is far shorter than 4 GiB");
+        Self { kind, text: [namespace, name].concat().into(), namespace_bytes, line, file }
+    }
+
     /// `metadata.namespace`.
-    pub namespace: Box<str>,
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.text[..self.namespace_bytes as usize]
+    }
+
     /// `metadata.name`.
-    pub name: Box<str>,
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.text[self.namespace_bytes as usize..]
+    }
+
     /// `file.yaml:12`.
-    pub source: Place,
+    #[must_use]
+    pub fn source(&self) -> Place {
+        Place { file: Arc::clone(&self.file), line: self.line }
+    }
 }
 
 /// A line of a file, shown as `file.yaml:12`. All objects of a file share its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// The pointer is a thin one, and an [`ObjectRef`] thereby of a size that little else has: the memory between those
-    /// that stay can be given back.
     file: Arc<String>,
     line: u32,
 }
@@ -241,11 +268,12 @@ pub struct TlsHost {
     /// The host as the operator wrote it, wildcard included.
     pub host: Box<str>,
     /// The ServiceEntry that opens it, and the VirtualService that routes it, if any.
-    pub objects: ObjectRefs,
+    pub objects: Few<Arc<ObjectRef>>,
     /// Where the bytes go; `None`: listed, but no route matches (`NR`).
     pub route: Option<Weighted>,
-    /// Where the bytes of captured clients go, by the address that they meant to reach (`destinationSubnets`).
-    pub by_destination: SubnetMap<Weighted>,
+    /// Where the bytes of captured clients go, by the address that they meant to reach (`destinationSubnets`), which few
+    /// hosts have.
+    pub by_destination: Option<Box<SubnetMap<Weighted>>>,
 }
 
 /// One service that takes TCP on one port, or one server of a Gateway.
@@ -286,7 +314,8 @@ impl TlsHost {
     /// Where the bytes of a client go that meant to reach this address, if it was captured.
     #[must_use]
     pub fn route_to(&self, destination: Option<IpAddr>) -> Option<&Weighted> {
-        destination.and_then(|address| self.by_destination.find(address)).or(self.route.as_ref())
+        let by_destination = self.by_destination.as_deref().zip(destination);
+        by_destination.and_then(|(routes, address)| routes.find(address)).or(self.route.as_ref())
     }
 }
 
@@ -469,9 +498,9 @@ mod tests {
             virtual_hosts: vec![VirtualHost { host: "*.a.com".into(), objects: ObjectRefs::new(), routes: Vec::new() }],
             tls_hosts: vec![TlsHost {
                 host: "b.com".into(),
-                objects: ObjectRefs::new(),
+                objects: Few::default(),
                 route: None,
-                by_destination: SubnetMap::default(),
+                by_destination: None,
             }],
             ..Tables::default()
         };

@@ -93,8 +93,8 @@ impl Answer {
     /// Adds objects that are not there yet.
     pub(super) fn add_objects<'a>(&mut self, objects: impl IntoIterator<Item = &'a Arc<ObjectRef>>) {
         for object in objects {
-            let ObjectRef { kind, namespace, name, source } = &**object;
-            let object = Object { kind, namespace: namespace.clone(), name: name.clone(), source: source.to_string() };
+            let (namespace, name) = (object.namespace().into(), object.name().into());
+            let object = Object { kind: object.kind, namespace, name, source: object.source().to_string() };
             if !self.objects.contains(&object) {
                 self.objects.push(object);
             }

@@ -267,9 +267,9 @@ impl Explainer<'_> {
         let routes = &self.snapshot.routes;
         let objects = match entrance {
             Destination::Gateway(port) => {
-                name.and_then(|name| routes.gateway_tls(port, name)).map(|host| &host.objects)
+                name.and_then(|name| routes.gateway_tls(port, name)).map(|host| &host.objects[..])
             }
-            Destination::GatewayTcp(port) => routes.gateway_tcp(port).map(|host| &host.objects),
+            Destination::GatewayTcp(port) => routes.gateway_tcp(port).map(|host| &host.objects[..]),
             Destination::Cluster(_) | Destination::Missing => return,
         };
         answer.add_objects(objects.into_iter().flatten());

@@ -43,7 +43,7 @@ pub(super) fn compile(objects: &[Object<AuthorizationPolicy>]) -> (Authorization
 }
 
 fn policy(object: &Object<AuthorizationPolicy>) -> Policy {
-    let namespace = &object.origin.object.namespace;
+    let namespace = object.origin.object.namespace();
     let target = |target: &istio::TargetRef| {
         let namespace = target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(namespace);
         (namespace.into(), target.name.as_deref().unwrap_or_default().into())

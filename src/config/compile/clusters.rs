@@ -75,7 +75,10 @@ impl<'a, 'g> Clusters<'a, 'g> {
     ) -> Self {
         let defaults = &bootstrap.tls;
         let credentials = Credentials::new(defaults, &objects.secrets, registry.policies.root_namespace(), &mesh.tls);
-        let (list, rules, known) = (Vec::new(), Vec::new(), HashMap::default());
+        // Most ports become a cluster, and nearly all that become one have no other.
+        let ports = registry.services.iter().map(|(_, service)| service.ports.len()).sum();
+        let (list, rules) = (Vec::with_capacity(ports), Vec::new());
+        let known = HashMap::with_capacity_and_hasher(ports, Default::default());
         let upgrade_http = mesh.upgrade_http;
         Self { registry, defaults, connect_timeout, upgrade_http, credentials, generation, report, list, rules, known }
     }
@@ -388,7 +391,7 @@ fn addresses(endpoints: &[&WorkloadEntry], port: &ServicePortEntry<'_>) -> Endpo
         let address = SocketAddr::new(address, dial_port(endpoint, port));
         Some(StaticEndpoint { address, weight: weight(endpoint) })
     };
-    Endpoints::Static(exact(endpoints.iter().filter_map(endpoint)))
+    Endpoints::Static(endpoints.iter().filter_map(endpoint).collect())
 }
 
 /// Names under `endpoints:`, or the service's own. Addresses written under `resolution: DNS` need no resolving and
@@ -398,25 +401,28 @@ fn dns(
     name: Option<&HostName>,
     is_labelled: bool,
     port: &ServicePortEntry<'_>,
-    make: impl Fn(Vec<DnsEndpoint>) -> Endpoints,
+    make: impl Fn(Box<[DnsEndpoint]>) -> Endpoints,
 ) -> Endpoints {
     if port.entry.spec.endpoints.is_empty() {
         // A subset that selects by labels has no endpoint here: nothing carries labels.
         let name = name.filter(|_| !is_labelled);
         let endpoint = |name: &HostName| DnsEndpoint { name: name.clone(), port: port.target(), weight: 1 };
-        return make(exact(name.into_iter().map(endpoint)));
+        return make(exact(name.into_iter().map(endpoint)).into());
     }
     let named = |endpoint: &&WorkloadEntry| {
         let name = endpoint.address.as_deref()?.parse().ok()?;
         Some(DnsEndpoint { name, port: dial_port(endpoint, port), weight: weight(endpoint) })
     };
     let names = exact(endpoints.iter().filter_map(named));
-    if names.is_empty() { addresses(endpoints, port) } else { make(names) }
+    if names.is_empty() { addresses(endpoints, port) } else { make(names.into()) }
 }
 
 /// A list without room for more. `shrink_to_fit` would leave it where it is, as far as the allocator is concerned.
 pub(super) fn exact<T>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let items: Vec<T> = items.into_iter().collect();
+    if items.len() == items.capacity() {
+        return items;
+    }
     let mut exact = Vec::with_capacity(items.len());
     exact.extend(items);
     exact

@@ -102,7 +102,7 @@ impl<'a> Compiler<'a, '_> {
             return;
         }
         for policy in self.objects.authorization_policies.iter().filter(|it| it.spec.action != Some(Action::Audit)) {
-            let namespace = &*policy.origin.object.namespace;
+            let namespace = policy.origin.object.namespace();
             let targets = policy.spec.target_refs.iter().chain(&policy.spec.target_ref).map(|target| {
                 let namespace = target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(namespace);
                 (namespace, target.name.as_deref().unwrap_or_default())
@@ -110,11 +110,11 @@ impl<'a> Compiler<'a, '_> {
             let targets: BTreeSet<(&str, &str)> = targets.collect();
             let is_meant = |id: &&ServiceId| {
                 let objects = self.registry.services.service(**id).objects.iter();
-                objects.filter(|it| it.kind == "ServiceEntry").any(|it| targets.contains(&(&*it.namespace, &*it.name)))
+                objects.filter(|it| it.kind == "ServiceEntry").any(|it| targets.contains(&(it.namespace(), it.name())))
             };
             let meant = services.iter().filter(is_meant).count();
             if meant > 0 && meant < services.len() {
-                let rules = routing.iter().map(|rules| rules.origin.object.name.as_ref()).collect::<Vec<_>>();
+                let rules = routing.iter().map(|rules| rules.origin.object.name()).collect::<Vec<_>>();
                 let message = format!(
                     "what arrives at port {port} of a Gateway is led to several services (VirtualService {}), and \
                      targetRefs is not about all of them: do without, with a condition on the port",

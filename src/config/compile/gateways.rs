@@ -12,7 +12,6 @@ use crate::config::istio::gateway::{Gateway, Server};
 use crate::config::istio::virtual_service::VirtualService;
 use crate::config::registry::{Admitted, Place, Takes, admitted, entrance};
 use crate::route::http::{HttpAction, HttpRoute, Redirect};
-use crate::route::subnets::SubnetMap;
 use crate::route::table::{GatewayHosts, GatewayPort, ObjectRef, ObjectRefs, TlsHost, VirtualHost};
 use crate::wire::http1::FieldEdits;
 
@@ -111,7 +110,7 @@ impl<'a> Compiler<'a, '_> {
     /// Of two matches for one name the first holds.
     fn gateway_tls(&mut self, gateway: &'a Object<Gateway>, server: &'a Server, port: u16, known: &mut Known) {
         for rules in self.registry.gateways.bound(gateway) {
-            let namespace = &*rules.origin.object.namespace;
+            let namespace = rules.origin.object.namespace();
             for (rule, names) in rules.spec.tls.iter().flat_map(|rule| rule.matches.iter().map(move |it| (rule, it))) {
                 // Where a client meant to go is not known any more behind a Gateway.
                 if !names.destination_subnets.is_empty()
@@ -128,8 +127,8 @@ impl<'a> Compiler<'a, '_> {
                         let route = Some(self.tls_route(rule, entrance_of(gateway, port, &host)));
                         let objects = self.gateway_objects(&host, &[&gateway.origin.object, &rules.origin.object]);
                         let index = u32::try_from(self.tls_hosts.len()).unwrap_or(u32::MAX);
-                        let (host_text, by_destination) = (host.to_string().into(), SubnetMap::default());
-                        self.tls_hosts.push(TlsHost { host: host_text, objects, route, by_destination });
+                        let (text, objects) = (host.to_string().into(), objects.into_iter().collect());
+                        self.tls_hosts.push(TlsHost { host: text, objects, route, by_destination: None });
                         insert(&mut self.gateway_port(port).tls, &host, index);
                         known.insert(key, index);
                     }
@@ -193,7 +192,7 @@ pub(super) fn entrance_of<'e>(gateway: &'e Object<Gateway>, port: u16, host: &'e
 
 /// The hosts of a VirtualService that a server admits.
 pub(super) fn hosts(gateway: &Object<Gateway>, server: &Server, rules: &Object<VirtualService>) -> Vec<Admitted> {
-    let (of_gateway, namespace) = (&*gateway.origin.object.namespace, &*rules.origin.object.namespace);
+    let (of_gateway, namespace) = (gateway.origin.object.namespace(), rules.origin.object.namespace());
     let mut hosts: Vec<Admitted> = Vec::new();
     for host in rules.spec.hosts.iter().filter_map(|host| Admitted::parse(host)) {
         for common in admitted(server, of_gateway, namespace).filter_map(|admitted| admitted.common(&host)) {

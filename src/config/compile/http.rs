@@ -100,7 +100,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     pub(super) fn routes(&mut self, rules: &'a Object<VirtualService>, entrance: Entrance<'_>) -> Vec<HttpRoute> {
-        let namespace = &rules.origin.object.namespace;
+        let namespace = rules.origin.object.namespace();
         rules.spec.http.iter().filter_map(|rule| self.route(rule, entrance, namespace)).collect()
     }
 

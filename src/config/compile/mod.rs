@@ -45,6 +45,8 @@ pub(super) fn compile<'a>(
     generation: &'a mut Generation<'_>,
     report: &'a mut Report,
 ) -> RouteTable {
+    let ports = registry.services.iter().flat_map(|(_, service)| &service.ports);
+    let tls_ports = ports.filter(|port| port.protocol.takes_tls());
     let mut compiler = Compiler {
         objects,
         registry,
@@ -55,7 +57,7 @@ pub(super) fn compile<'a>(
         gateway_listeners: gateways::listeners(bootstrap),
         tls_servers: Vec::new(),
         virtual_hosts: Vec::new(),
-        tls_hosts: Vec::new(),
+        tls_hosts: Vec::with_capacity(tls_ports.count()),
         tcp_hosts: Vec::new(),
     };
     compiler.http();

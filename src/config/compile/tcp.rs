@@ -119,7 +119,7 @@ pub(super) fn applying<'a>(
     rules: &'a Object<VirtualService>,
     entrance: Entrance<'_>,
 ) -> impl Iterator<Item = (&'a TcpRule, Vec<&'a TcpMatch>)> {
-    let namespace = &*rules.origin.object.namespace;
+    let namespace = rules.origin.object.namespace();
     let applies = move |conditions: &&TcpMatch| {
         let on_port = conditions.port.is_none_or(|number| number == i64::from(entrance.port));
         entrance.place.is_within(&conditions.gateways, namespace) && on_port

@@ -24,9 +24,9 @@ impl<'a> Compiler<'a, '_> {
                 let is_routed = rules.is_some_and(|rules| self.routed_names(id, port, &service.pattern, rules));
                 if !is_routed {
                     let route = Weighted::single(self.clusters.cluster(id, port, None, Client::Tls));
-                    let objects = service.objects.clone();
-                    let by_destination = SubnetMap::default();
-                    let host = TlsHost { host: service.host.into(), objects, route: Some(route), by_destination };
+                    let objects = service.objects.iter().cloned().collect();
+                    let host = service.host.into();
+                    let host = TlsHost { host, objects, route: Some(route), by_destination: None };
                     self.add_tls_host(port.number, &service.pattern, host);
                 }
             }
@@ -50,7 +50,7 @@ impl<'a> Compiler<'a, '_> {
                 let port = names.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
                 for name in names.sni_hosts.iter().filter_map(|name| HostPattern::parse(name).ok()) {
                     let entrance = Entrance::mesh(&name, port);
-                    if self.owns(rules, &name) && applies(names, entrance, &rules.origin.object.namespace) {
+                    if self.owns(rules, &name) && applies(names, entrance, rules.origin.object.namespace()) {
                         self.name_through_gateways(rules, rule, entrance, &name);
                     }
                 }
@@ -89,13 +89,13 @@ impl<'a> Compiler<'a, '_> {
             return;
         }
         objects.push(Arc::clone(&rules.origin.object));
-        let namespace = &rules.origin.object.namespace;
+        let namespace = rules.origin.object.namespace();
         let asked = Admitted::Pattern(name.clone());
         for host in registry.gateways.tls_hosts(port, namespace).iter().filter_map(|host| host.common(&asked)) {
             let Admitted::Pattern(pattern) = host else { continue };
             let host = pattern.to_string().into();
-            let by_destination = SubnetMap::default();
-            let host = TlsHost { host, objects: objects.clone(), route: Some(route.clone()), by_destination };
+            let (objects, route) = (objects.iter().cloned().collect(), Some(route.clone()));
+            let host = TlsHost { host, objects, route, by_destination: None };
             self.add_tls_host(entrance.port, &pattern, host);
         }
     }
@@ -135,7 +135,7 @@ impl<'a> Compiler<'a, '_> {
         let mut routed = Vec::new();
         for rule in &rules.spec.tls {
             let entrance = Entrance::mesh(pattern, port.number);
-            for names in rule.matches.iter().filter(|names| applies(names, entrance, &rules.origin.object.namespace)) {
+            for names in rule.matches.iter().filter(|names| applies(names, entrance, rules.origin.object.namespace())) {
                 for name in names.sni_hosts.iter().filter_map(|name| within(name, pattern)) {
                     let route = self.tls_route(rule, Entrance::mesh(&name, port.number));
                     let entry = routes.entry(&name, Routes::default);
@@ -152,7 +152,9 @@ impl<'a> Compiler<'a, '_> {
         for name in routed.into_iter().filter(|_| is_routed) {
             let Routes { route, by_destination } = routes.exact(&name).cloned().unwrap_or_default();
             let route = route.or_else(|| routes.covering(&name).find_map(|wider| wider.route.clone()));
-            let host = TlsHost { host: name.to_string().into(), objects: objects.clone(), route, by_destination };
+            let by_destination = (!by_destination.is_empty()).then(|| Box::new(by_destination));
+            let objects = objects.iter().cloned().collect();
+            let host = TlsHost { host: name.to_string().into(), objects, route, by_destination };
             self.add_tls_host(port.number, &name, host);
         }
         is_routed

@@ -165,7 +165,7 @@ impl<'a> Credentials<'a> {
         sources.crls.extend(file("caCrl".to_owned(), tls.ca_crl.as_ref()));
         let mutual = tls.mode == Some(ServerTlsMode::Mutual);
         for (field, name) in credential_names(tls) {
-            let found = self.server_credential(name, &origin.object.namespace, mutual).map_err(fault(&field))?;
+            let found = self.server_credential(name, origin.object.namespace(), mutual).map_err(fault(&field))?;
             let (chain, key) = found.identity.unzip();
             let named = |source| (field.clone(), source);
             sources.identities.extend(chain.map(named).zip(key.map(named)));

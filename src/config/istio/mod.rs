@@ -28,7 +28,7 @@ use super::finding::{Report, Severity, code};
 use super::load::{Document, decode as decode_documents, load};
 use super::written::Packer;
 use super::yaml::{self, Node};
-use crate::route::table::Place;
+use crate::route::table::{ObjectRef, Place};
 
 use authorization_policy::AuthorizationPolicy;
 use destination_rule::DestinationRule;
@@ -71,6 +71,8 @@ pub struct Objects {
     /// All objects of Istio as they were written.
     pub documents: Vec<LoadedObject>,
     packer: Packer,
+    /// See [`Objects::settle`].
+    unsettled: Vec<Arc<ObjectRef>>,
 }
 
 impl Objects {
@@ -87,6 +89,7 @@ impl Objects {
             true => Self::decode(documents, report),
             false => Self::decode_runs(documents, run, report),
         };
+        objects.settle();
         let replaced = replace_earlier(&mut objects.service_entries, report)
             + replace_earlier(&mut objects.virtual_services, report)
             + replace_earlier(&mut objects.destination_rules, report)
@@ -204,7 +207,11 @@ impl Objects {
             object::Kind::ConfigMap => return self.add_config_map(&origin, node, report),
         }
         let document = self.packer.add(&origin, node);
-        self.documents.push(LoadedObject { object: Arc::clone(&origin.object), document, created: origin.created });
+        self.documents.push(LoadedObject {
+            object: Arc::clone(&origin.object),
+            document,
+            created: origin.created.map(Box::new),
+        });
     }
 
     fn add_mesh_config(&mut self, origin: &Origin, prefix: &'static str, node: &Node<'_>, report: &mut Report) {
@@ -232,13 +239,27 @@ impl Objects {
         }
     }
 
+    /// Gives the identities of objects, which stay as long as the configuration, memory of their own. Made while objects
+    /// were decoded, each lies among parts of its object that are of the same size and go when the load ends: memory
+    /// between things that stay is not given back, and is of little use. For the same reason the first ones go with the
+    /// objects, and not before: what is compiled next would take their places.
+    fn settle(&mut self) {
+        self.unsettled.reserve_exact(self.documents.len());
+        settle(&mut self.service_entries, &mut self.documents, &mut self.unsettled);
+        settle(&mut self.virtual_services, &mut self.documents, &mut self.unsettled);
+        settle(&mut self.destination_rules, &mut self.documents, &mut self.unsettled);
+        settle(&mut self.gateways, &mut self.documents, &mut self.unsettled);
+        settle(&mut self.authorization_policies, &mut self.documents, &mut self.unsettled);
+        settle(&mut self.sidecars, &mut self.documents, &mut self.unsettled);
+    }
+
     /// Leaves one document per identity: the last, as [`replace_earlier`] does.
     fn drop_replaced_documents(&mut self) {
         let mut seen = std::collections::HashSet::new();
         self.documents.reverse();
         self.documents.retain(|document| {
             let object = &document.object;
-            seen.insert((object.kind, object.namespace.clone(), object.name.clone()))
+            seen.insert((object.kind, object.namespace().to_owned(), object.name().to_owned()))
         });
         self.documents.reverse();
     }
@@ -250,6 +271,18 @@ where
 {
     if let Some(spec) = decode(spec, "spec", &mut Scope::new(origin, report)) {
         objects.push(Object { origin: origin.clone(), spec });
+    }
+}
+
+/// See [`Objects::settle`]. Documents are in the order of their objects, of which some may have been left out.
+fn settle<T>(objects: &mut [Object<T>], documents: &mut [LoadedObject], unsettled: &mut Vec<Arc<ObjectRef>>) {
+    let mut documents = documents.iter_mut();
+    for Object { origin, .. } in objects {
+        let settled = Arc::new(ObjectRef::clone(&origin.object));
+        if let Some(document) = documents.find(|document| Arc::ptr_eq(&document.object, &origin.object)) {
+            document.object = Arc::clone(&settled);
+        }
+        unsettled.push(std::mem::replace(&mut origin.object, settled));
     }
 }
 
@@ -265,7 +298,7 @@ fn replace_earlier<T>(objects: &mut Vec<Object<T>>, report: &mut Report) -> usiz
         if let Some(earlier) = last.insert(object.origin.identity(), index) {
             replaced[earlier] = true;
             let earlier: &Object<T> = &objects[earlier];
-            let message = format!("replaced by the object of the same name at {}", object.origin.object.source);
+            let message = format!("replaced by the object of the same name at {}", object.origin.object.source());
             Scope::new(&earlier.origin, report).warning(code::DUPLICATE, "metadata.name", message);
         }
     }

@@ -38,15 +38,14 @@ impl Origin {
 
     /// Of a document that has neither name nor namespace.
     pub(super) fn without_identity(kind: &'static str, document: Arc<Document>, prefix: String, source: Place) -> Self {
-        let (namespace, name) = Default::default();
-        let object = ObjectRef { kind, namespace, name, source };
+        let object = ObjectRef::new(kind, "", "", source);
         Self { object: Arc::new(object), created: None, document, prefix: prefix.into() }
     }
 
     /// Name and namespace.
     #[must_use]
     pub fn identity(&self) -> (&str, &str) {
-        (&self.object.namespace, &self.object.name)
+        (self.object.namespace(), self.object.name())
     }
 
     /// Oldest first. Objects without a timestamp follow, in the order in which they were loaded (the sort is stable):
@@ -56,8 +55,8 @@ impl Origin {
         match (self.created, other.created) {
             (Some(created), Some(other_created)) => created
                 .cmp(&other_created)
-                .then_with(|| self.object.name.cmp(&other.object.name))
-                .then_with(|| self.object.namespace.cmp(&other.object.namespace)),
+                .then_with(|| self.object.name().cmp(other.object.name()))
+                .then_with(|| self.object.namespace().cmp(other.object.namespace())),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (None, None) => Ordering::Equal,
@@ -143,8 +142,8 @@ impl<'a> Scope<'a> {
             severity,
             code,
             kind: object.kind.to_owned(),
-            namespace: object.namespace.to_string(),
-            name: object.name.to_string(),
+            namespace: object.namespace().to_string(),
+            name: object.name().to_string(),
             source: self.origin.source(&field).to_string(),
             field,
             message,
@@ -260,7 +259,7 @@ fn read_origin(
     let namespace = metadata.get("namespace").and_then(Node::as_str).unwrap_or("default");
     let created = metadata.get("creationTimestamp").filter(|created| !created.is_null());
     let timestamp = created.map(|created| created.as_str().and_then(|text| text.parse().ok()));
-    let object = ObjectRef { kind, namespace: namespace.into(), name: name.into(), source };
+    let object = ObjectRef::new(kind, namespace, name, source);
     let origin =
         Origin { object: Arc::new(object), created: timestamp.flatten(), document, prefix: prefix.into_boxed_str() };
     let mut scope = Scope::new(&origin, report);

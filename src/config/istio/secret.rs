@@ -62,7 +62,7 @@ impl<'a> Secrets<'a> {
     pub fn new(secrets: &'a [Object<Secret>]) -> Self {
         let mut by_name: HashMap<&str, Vec<_>> = HashMap::new();
         for secret in secrets {
-            by_name.entry(&secret.origin.object.name).or_default().push(secret);
+            by_name.entry(secret.origin.object.name()).or_default().push(secret);
         }
         Self { by_name }
     }
@@ -74,10 +74,10 @@ impl<'a> Secrets<'a> {
     /// The namespaces, if there are several.
     pub fn find(&self, name: &str, namespace: &str, root: &str) -> Result<Option<&'a Secret>, Vec<&'a str>> {
         let Some(secrets) = self.by_name.get(name) else { return Ok(None) };
-        let within = |namespace: &str| secrets.iter().find(|secret| *secret.origin.object.namespace == *namespace);
+        let within = |namespace: &str| secrets.iter().find(|secret| secret.origin.object.namespace() == namespace);
         match (within(namespace).or_else(|| within(root)), secrets.as_slice()) {
             (Some(secret), _) | (None, [secret]) => Ok(Some(&secret.spec)),
-            (None, several) => Err(several.iter().map(|secret| &*secret.origin.object.namespace).collect()),
+            (None, several) => Err(several.iter().map(|secret| secret.origin.object.namespace()).collect()),
         }
     }
 }

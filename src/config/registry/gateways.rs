@@ -139,7 +139,7 @@ impl<'a> Gateways<'a> {
         let mut bound: HashMap<_, Vec<&Object<VirtualService>>> = HashMap::new();
         for object in &objects.virtual_services {
             for gateway in &object.spec.gateways {
-                let Place::Gateway(namespace, name) = resolve(gateway, &object.origin.object.namespace) else {
+                let Place::Gateway(namespace, name) = resolve(gateway, object.origin.object.namespace()) else {
                     continue;
                 };
                 let list = bound.entry((namespace, name)).or_default();
@@ -162,7 +162,7 @@ impl<'a> Gateways<'a> {
     pub fn is_in_force(&self, object: &Object<VirtualService>) -> bool {
         let names = &object.spec.gateways;
         is_mesh(names)
-            || names.iter().any(|name| match resolve(name, &object.origin.object.namespace) {
+            || names.iter().any(|name| match resolve(name, object.origin.object.namespace()) {
                 Place::Mesh => true,
                 Place::Gateway(namespace, name) => self.named(namespace, name).is_some(),
             })

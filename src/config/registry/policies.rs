@@ -139,7 +139,7 @@ impl<'a> Policies<'a> {
     /// Whether the rules of this namespace are those that hold for a service's host.
     #[must_use]
     pub fn holds(&self, rule: &Origin, host: &HostPattern, namespace: &str) -> bool {
-        self.rules(host, namespace).is_some_and(|rules| *rules.namespace == *rule.object.namespace)
+        self.rules(host, namespace).is_some_and(|rules| rules.namespace == rule.object.namespace())
     }
 }
 
@@ -149,7 +149,7 @@ fn find_subset<'r, 'a>(rules: &'r HostRules<'a>, name: &str) -> Option<&'r (&'a 
 
 fn add<'a>(namespaces: &mut Vec<HostRules<'a>>, rule: &'a Object<DestinationRule>) {
     let origin = &rule.origin;
-    let namespace = &*origin.object.namespace;
+    let namespace = origin.object.namespace();
     let index = namespaces.iter().position(|rules| rules.namespace == namespace).unwrap_or_else(|| {
         namespaces.push(HostRules { namespace, policy: None, subsets: Vec::new() });
         namespaces.len() - 1

@@ -52,7 +52,7 @@ impl ServicePortEntry<'_> {
     /// The namespace of the entry that declares it.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.entry.origin.object.namespace
+        self.entry.origin.object.namespace()
     }
 
     /// `resolution`.

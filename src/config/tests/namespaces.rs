@@ -73,7 +73,7 @@ fn objects_keep_their_order_when_many_threads_decode_them() {
     let broken = "---\nkind: [\n";
     let loaded = load(&entries);
     assert_eq!(http_cluster(&loaded, 80, "a.example.com").endpoints, dns("a.example.com", 1_000));
-    let names: Vec<_> = loaded.objects.iter().map(|object| object.object.name.to_string()).collect();
+    let names: Vec<_> = loaded.objects.iter().map(|object| object.object.name().to_string()).collect();
     assert_eq!(names, (0..count).map(|index| format!("e{index}")).collect::<Vec<_>>());
     let findings = Files::new(&[broken, &entries, broken].concat()).load(&mut Loader::default()).expect_err("broken");
     let lines: Vec<_> = findings.iter().filter(|it| it.code == "PC0002").map(|it| it.source.as_str()).collect();

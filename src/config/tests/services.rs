@@ -32,7 +32,7 @@ fn endpoints_have_the_port_of_their_map_else_the_target_port() {
     let endpoint = |address: &str, weight| StaticEndpoint { address: address.parse().expect("an address"), weight };
     assert_eq!(
         tls_cluster(&loaded, 443, "a.example.com").endpoints,
-        Endpoints::Static(vec![endpoint("192.0.2.1:8443", 3), endpoint("192.0.2.2:9443", 1)])
+        Endpoints::Static([endpoint("192.0.2.1:8443", 3), endpoint("192.0.2.2:9443", 1)].into_iter().collect())
     );
 }
 

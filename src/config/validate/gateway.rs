@@ -10,8 +10,8 @@ use crate::config::istio::service_entry::Protocol;
 use super::{host, is_label, port};
 
 pub(super) fn validate(gateway: &Gateway, scope: &mut Scope<'_>) {
-    let name = scope.origin.object.name.clone();
-    if !is_label(&name) {
+    let name = scope.origin.object.name();
+    if !is_label(name) {
         scope.error("metadata.name", format!("invalid gateway name: {name:?}"));
     }
     if gateway.servers.is_empty() {

@@ -48,7 +48,7 @@ fn export_to(export_to: &[String], scope: &mut Scope<'_>) {
     let field = "spec.exportTo";
     let mut seen = std::collections::HashSet::new();
     for target in export_to {
-        let namespace = if target == "." { &*scope.origin.object.namespace } else { target };
+        let namespace = if target == "." { scope.origin.object.namespace() } else { target };
         if !seen.insert(namespace.to_owned()) {
             scope.error(field, format!("duplicate entries in exportTo for entry {target}"));
         }

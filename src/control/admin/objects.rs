@@ -40,10 +40,10 @@ pub(super) fn dump(objects: &[LoadedObject]) -> Value {
     let full = |object: &LoadedObject| {
         json!({
             "kind": object.object.kind,
-            "namespace": object.object.namespace,
-            "name": object.object.name,
-            "source": object.object.source.to_string(),
-            "created": object.created.map(|time| time.to_string()),
+            "namespace": object.object.namespace(),
+            "name": object.object.name(),
+            "source": object.object.source().to_string(),
+            "created": object.created.as_ref().map(|time| time.to_string()),
             "document": document(object),
         })
     };
@@ -54,13 +54,13 @@ fn summary(object: &LoadedObject) -> Value {
     let document = document(object);
     let spec = &document["spec"];
     json!({
-        "name": object.object.name,
-        "namespace": object.object.namespace,
+        "name": object.object.name(),
+        "namespace": object.object.namespace(),
         "hosts": hosts(spec),
         "ports": ports(spec),
         "resolution": spec["resolution"],
-        "created": object.created.map(|time| time.to_string()),
-        "source": object.object.source.to_string(),
+        "created": object.created.as_ref().map(|time| time.to_string()),
+        "source": object.object.source().to_string(),
         "document": document,
     })
 }
@@ -130,14 +130,9 @@ mod tests {
 
     fn object(kind: &'static str, yaml: &str) -> LoadedObject {
         LoadedObject {
-            object: Arc::new(ObjectRef {
-                kind,
-                namespace: "default".into(),
-                name: "a".into(),
-                source: Place::new(Arc::new("a.yaml".to_owned()), 1),
-            }),
+            object: Arc::new(ObjectRef::new(kind, "default", "a", Place::new(Arc::new("a.yaml".to_owned()), 1))),
             document: serde_yaml::from_str(yaml).unwrap(),
-            created: Some("2026-03-01T08:15:30Z".parse().unwrap()),
+            created: Some(Box::new("2026-03-01T08:15:30Z".parse().unwrap())),
         }
     }
 

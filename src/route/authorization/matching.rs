@@ -19,7 +19,7 @@ impl Policy {
     pub(super) fn applies_to(&self, objects: &[Arc<ObjectRef>]) -> bool {
         let is_target = |namespace: &str, name: &str| {
             let mut entries = objects.iter().filter(|object| object.kind == "ServiceEntry");
-            entries.any(|entry| *entry.namespace == *namespace && *entry.name == *name)
+            entries.any(|entry| entry.namespace() == namespace && entry.name() == name)
         };
         self.targets.is_empty() || self.targets.iter().any(|(namespace, name)| is_target(namespace, name))
     }

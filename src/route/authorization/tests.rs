@@ -5,12 +5,7 @@ use crate::route::http::tests::{Request, get};
 use crate::route::table::Place;
 
 fn object(kind: &'static str, name: &str) -> Arc<ObjectRef> {
-    Arc::new(ObjectRef {
-        kind,
-        namespace: "default".into(),
-        name: name.into(),
-        source: Place::new(Arc::new("test.yaml".to_owned()), 1),
-    })
+    Arc::new(ObjectRef::new(kind, "default", name, Place::new(Arc::new("test.yaml".to_owned()), 1)))
 }
 
 fn policy(name: &str, rules: Vec<Rule>) -> Policy {
@@ -141,7 +136,8 @@ fn a_targeted_policy_applies_to_its_service_entries_alone() {
     assert!(verdict(&[object("ServiceEntry", "github")]));
     assert!(verdict(&[object("VirtualService", "google")]));
     assert!(verdict(&[]));
-    let elsewhere = ObjectRef { namespace: "other".into(), ..(*object("ServiceEntry", "google")).clone() };
+    let google = object("ServiceEntry", "google");
+    let elsewhere = ObjectRef::new(google.kind, "other", google.name(), google.source());
     assert!(verdict(&[Arc::new(elsewhere)]));
 }
 

@@ -16,7 +16,7 @@ pub(super) fn analyze(objects: &Objects, registry: &Registry<'_>, report: &mut R
     for object in &objects.virtual_services {
         let scope = &mut Scope::new(&object.origin, report);
         for (field, name) in named(&object.spec) {
-            if let Place::Gateway(namespace, name) = resolve(name, &object.origin.object.namespace)
+            if let Place::Gateway(namespace, name) = resolve(name, object.origin.object.namespace())
                 && registry.gateways.named(namespace, name).is_none()
             {
                 let message = format!("Referenced gateway not found: \"{namespace}/{name}\"; nothing arrives there");
@@ -113,7 +113,7 @@ pub(super) fn policies(objects: &Objects, registry: &Registry<'_>, bootstrap: &B
     for object in &objects.authorization_policies {
         for target in object.spec.target_refs.iter().chain(&object.spec.target_ref) {
             let namespace =
-                target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(&object.origin.object.namespace);
+                target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(object.origin.object.namespace());
             let identity = (namespace, target.name.as_deref().unwrap_or_default());
             let entry = entries.get(&identity).into_iter();
             let hosts = entry.flat_map(|entry| &entry.spec.hosts).filter_map(|host| HostPattern::parse(host).ok());
@@ -161,7 +161,7 @@ fn named(service: &VirtualService) -> Vec<(String, &String)> {
 
 /// Hosts that a Gateway does not admit never arrive there.
 fn hosts(object: &Object<VirtualService>, registry: &Registry<'_>, scope: &mut Scope<'_>) {
-    let own = &*object.origin.object.namespace;
+    let own = object.origin.object.namespace();
     for (index, name) in object.spec.gateways.iter().enumerate() {
         let Place::Gateway(namespace, name) = resolve(name, own) else { continue };
         let Some(gateway) = registry.gateways.named(namespace, name) else { continue };

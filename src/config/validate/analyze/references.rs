@@ -148,7 +148,7 @@ pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
             scope.warning(code::RULE_HOST, "spec.host", message);
         }
         shadowed(object, &pattern, registry, scope);
-        let namespace = &*object.origin.object.namespace;
+        let namespace = object.origin.object.namespace();
         for (index, subset) in object.spec.subsets.iter().enumerate() {
             let name = subset.name.as_deref().unwrap_or_default();
             let holder = *subsets.entry((pattern.clone(), namespace, name)).or_insert(object);
@@ -156,7 +156,8 @@ pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
                 let by = &holder.origin.object;
                 let message = format!(
                     "duplicate subset {name} is discarded: DestinationRule {}/{} has it",
-                    by.namespace, by.name
+                    by.namespace(),
+                    by.name()
                 );
                 scope.warning(code::CONFLICT, format!("spec.subsets[{index}]"), message);
             }
@@ -169,7 +170,9 @@ pub(super) fn rules(objects: &Objects, registry: &Registry<'_>, report: &mut Rep
             let by = &holder.origin.object;
             let message = format!(
                 "the trafficPolicy of DestinationRule {}/{} ({}) holds for this host",
-                by.namespace, by.name, by.source
+                by.namespace(),
+                by.name(),
+                by.source()
             );
             scope.warning(code::CONFLICT, "spec.trafficPolicy", message);
         }
@@ -214,7 +217,7 @@ pub(super) fn targets(objects: &Objects, report: &mut Report) {
     for object in &objects.authorization_policies {
         for target in object.spec.target_refs.iter().chain(&object.spec.target_ref) {
             let namespace =
-                target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(&object.origin.object.namespace);
+                target.namespace.as_deref().filter(|it| !it.is_empty()).unwrap_or(object.origin.object.namespace());
             let name = target.name.as_deref().unwrap_or_default();
             if !entries.contains(&(namespace, name)) {
                 let message =

@@ -40,7 +40,9 @@ fn conflict(
         let by = &owner.origin.object;
         let message = format!(
             "host {pattern} is routed by VirtualService {}/{} ({}) already; this one is ignored for it",
-            by.namespace, by.name, by.source
+            by.namespace(),
+            by.name(),
+            by.source()
         );
         scope.warning(code::CONFLICT, field, message);
     }

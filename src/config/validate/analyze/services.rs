@@ -26,7 +26,11 @@ pub(super) fn conflicts(registry: &Registry<'_>, report: &mut Report) {
             };
             let message = format!(
                 "port {} of {} is {what}, by {}/{} ({}), which holds",
-                later.number, service.host, by.namespace, by.name, by.source
+                later.number,
+                service.host,
+                by.namespace(),
+                by.name(),
+                by.source()
             );
             Scope::new(&later.entry.origin, report).warning(code, "spec.ports", message);
         }
@@ -141,7 +145,10 @@ pub(super) fn tcp_conflicts(registry: &Registry<'_>, report: &mut Report) {
                 let object = &by.object;
                 let message = format!(
                     "TCP to {what} at port {} belongs to {host}, by {}/{} ({}), which holds",
-                    port.number, object.namespace, object.name, object.source
+                    port.number,
+                    object.namespace(),
+                    object.name(),
+                    object.source()
                 );
                 Scope::new(&port.entry.origin, report).warning(code::CONFLICT, "spec.ports", message);
             }
