@@ -256,7 +256,7 @@ pub const ACCEPT_BATCH: usize = 64;
 /// Length of the kernel's accept queue; capped by `net.core.somaxconn`.
 pub const ACCEPT_BACKLOG: i32 = 4096;
 
-/// Rounds that one direction of a relay makes before it gives way to other sessions.
+/// Rounds that one direction of a relay, or an exchange of HTTP, makes before it gives way to other sessions.
 pub const RELAY_ROUNDS_MAX: usize = 16;
 
 /// A body that a denied request still sends is read and thrown away up to here, so that the client can read its

@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -311,6 +311,60 @@ fn a_drain_ends_when_its_time_is_up() {
     client.head().unwrap();
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+/// What a peer finds at the end of what it reads.
+fn end_of(stream: &mut impl Read) -> Result<usize, ErrorKind> {
+    loop {
+        match stream.read(&mut [0; 4096]) {
+            Ok(0) => return Ok(0),
+            Ok(_) => {}
+            Err(error) => return Err(error.kind()),
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_a_drain_cuts_does_not_look_whole() {
+    let upstream = Upstream::plain(|stream, seen| {
+        let mut reader = Reader::new(stream);
+        reader.head()?;
+        reader.stream().write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf")?;
+        seen.wait_at_gate();
+        Ok(())
+    });
+    let yaml = resources::http_entry("api", HOST, upstream.port());
+    let mut gateway = Gateway::builder().host(HOST).setting("drain: {timeout: 200ms}\n").resources(yaml).start();
+    let mut client = gateway.client();
+    // To HTTP/1.0 a body without a length ends with the connection.
+    client.send(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n"));
+    client.head().unwrap();
+    gateway.signal(Signal::TERM);
+    assert_eq!(end_of(client.socket()), Err(ErrorKind::ConnectionReset));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert_eq!(gateway.log().first().flags, "DT");
+}
+
+#[test]
+fn a_tunnel_that_a_drain_cuts_is_reset_on_both_sides() {
+    let upstream = Upstream::plain(|stream, seen| {
+        let count = stream.read(&mut [0; 4096])?;
+        stream.write_all(&vec![0; count])?;
+        let end = end_of(stream);
+        seen.update(|counts| counts.requests.push(format!("{end:?}")));
+        Ok(())
+    });
+    let yaml = resources::passthrough(upstream.port());
+    let mut gateway = Gateway::builder().host(GOOGLEAPIS).setting("drain: {timeout: 200ms}\n").resources(yaml).start();
+    let mut client = client::connect(gateway.tls());
+    client.write_all(&client::hello(GOOGLEAPIS)).unwrap();
+    client.read_exact(&mut [0; 8]).unwrap();
+    gateway.signal(Signal::TERM);
+    assert_eq!(end_of(&mut client), Err(ErrorKind::ConnectionReset));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    let counts = upstream.seen().wait_for("the end of the tunnel", |counts| !counts.requests.is_empty());
+    assert_eq!(counts.requests, ["Err(ConnectionReset)"]);
+    assert_eq!(gateway.log().first().flags, "DT");
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
+use support::DEADLINE;
 use support::certificates::Authority;
 use support::client::Response;
 use support::gateway::Gateway;
@@ -164,6 +166,25 @@ fn an_injected_delay_holds_a_request_up_for_no_longer_than_its_timeout() {
     let line = gateway.log().wait_for(|line| line.code == 504);
     assert_eq!((line.flags.as_str(), line.details.as_str()), ("UT,DI", "response_timeout"));
     assert_eq!(upstream.seen().counts().requests.len(), 1);
+}
+
+#[test]
+fn a_timeout_ends_an_answer_that_never_pauses() {
+    let upstream = Upstream::plain(service::flood);
+    let route = format!("  - {{timeout: 300ms, {ROUTE}}}\n");
+    let yaml = resources::http_entry("api", HOST, upstream.port()) + &resources::virtual_service("api", HOST, &route);
+    for driver in ["auto", "epoll"] {
+        let setting = format!("ioDriver: {driver}\n");
+        let gateway = Gateway::builder().host(HOST).setting(&setting).resources(&yaml).start();
+        let mut client = gateway.client();
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        let begun = Instant::now();
+        // As fast as it comes, to an end or a fault; for no longer than the deadline of every test's reads.
+        let mut bytes = vec![0; 1024 * 1024];
+        while begun.elapsed() < DEADLINE && client.socket().read(&mut bytes).is_ok_and(|count| count > 0) {}
+        assert!(begun.elapsed() < Duration::from_secs(3), "{driver}: {:?}", begun.elapsed());
+        assert_eq!(gateway.log().first().flags, "UT", "{driver}");
+    }
 }
 
 #[test]

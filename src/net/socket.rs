@@ -236,6 +236,16 @@ impl Socket {
         let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
     }
 
+    /// Resets the connection at once, so that the peer cannot mistake a truncation for a clean end; whoever waits on this
+    /// socket wakes up to an error.
+    pub fn abort(&self) {
+        // A TCP connection that is told to connect to nothing is dissolved (connect(2), tcp(7)).
+        if rustix::net::connect_unspec(self.fd()).is_err() {
+            self.reset_on_close();
+            self.shutdown();
+        }
+    }
+
     /// Makes the close that follows a reset, so that the peer cannot mistake a truncation for a clean end.
     pub fn reset_on_close(&self) {
         let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
@@ -416,6 +426,23 @@ mod tests {
             assert_eq!(socket.polls.get(), 1);
             drop(socket);
             assert!(is_closed(peer));
+        });
+    }
+
+    #[test]
+    fn an_abort_wakes_its_own_side_and_resets_the_peer() {
+        run(async {
+            let (socket, mut peer) = connected();
+            let waiting = async {
+                let woken = within(Duration::from_secs(5), socket.readable()).await;
+                (woken.is_some(), socket.receive(&mut [0; 10]).is_err())
+            };
+            let mut waiting = std::pin::pin!(waiting);
+            assert!(within(Duration::from_millis(1), waiting.as_mut()).await.is_none());
+            socket.abort();
+            assert_eq!(waiting.await, (true, true));
+            let end = peer.read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
         });
     }
 

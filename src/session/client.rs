@@ -303,13 +303,15 @@ impl Client {
 
     /// Our address on the upstream connection of the session, if it has one.
     pub fn upstream_local(&self) -> Option<SocketAddr> {
-        self.with_upstream(|upstream| upstream.local_address().ok()).flatten()
+        let local = self.with_upstream(|upstream| upstream.local_address().ok()).flatten();
+        // A connection that was cut off has none any more.
+        local.filter(|local| !local.ip().is_unspecified())
     }
 
-    /// Ends both connections; whoever waits for them wakes up.
+    /// Resets both connections; whoever waits for them wakes up.
     fn cut(&self) {
         self.transport.cut();
-        self.with_upstream(Socket::shutdown);
+        self.with_upstream(Socket::abort);
     }
 
     /// Whether nothing has arrived that nobody has read, nor will: within TLS a client says goodbye. What has arrived is

@@ -290,7 +290,7 @@ impl Transport {
     /// Cuts the connection off, whatever is under way; whoever waits on it wakes up.
     pub fn cut(&self) {
         match self {
-            Self::Tcp(socket, _) => socket.shutdown(),
+            Self::Tcp(socket, _) => socket.abort(),
             Self::Stream(stream) => stream.reset(),
             Self::Nobody => {}
         }

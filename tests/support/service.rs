@@ -94,6 +94,16 @@ pub(crate) fn http(stream: &mut Stream, seen: &Seen) -> io::Result<()> {
     reader.stream().finish()
 }
 
+/// Answers a request with a body that neither ends nor pauses.
+pub(crate) fn flood(stream: &mut Stream, _: &Seen) -> io::Result<()> {
+    let mut reader = Reader::new(stream);
+    reader.head()?;
+    reader.stream().write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    loop {
+        reader.stream().write_all(&[b'x'; 64 * 1024])?;
+    }
+}
+
 /// Switches protocols and speaks the other one: `echo`; `early`, which greets in the same write; `gate`, which agrees
 /// only when the gate opens; `send`, 100 KiB of the pattern and then an echo; `verdict`; `crash`; `other`, another
 /// protocol than the one asked for.

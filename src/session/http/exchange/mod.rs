@@ -6,14 +6,15 @@
 mod download;
 mod upload;
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::limits::GATHER_TIMEOUT;
-use crate::net::within;
+use crate::limits::{GATHER_TIMEOUT, RELAY_ROUNDS_MAX};
+use crate::net::{sleep, within};
 use crate::upstream::connection::Connection;
 use crate::wire::http1::{BodyReader, FieldEdits};
 use crate::wire::http2::is_grpc;
@@ -49,6 +50,8 @@ pub(super) struct Exchange<'t, 'a> {
     sent_at: Instant,
     /// Whether the upstream is too slow for its answer to be read in large pieces.
     trickles: bool,
+    /// Steps since it last had to wait for anything.
+    rounds: Cell<usize>,
     terms: Terms<'t>,
 }
 
@@ -111,6 +114,7 @@ impl<'t, 'a> Exchange<'t, 'a> {
             pending: Vec::new(),
             sent_at: Instant::now(),
             trickles: false,
+            rounds: Cell::new(0),
             terms,
         }
     }
@@ -139,6 +143,11 @@ impl<'t, 'a> Exchange<'t, 'a> {
     /// Waits for whatever can make progress, and makes it.
     async fn advance(&mut self) -> Result<(), Broken> {
         self.turn.story.ended = None;
+        if self.rounds.get() >= RELAY_ROUNDS_MAX {
+            // Under epoll what is ready is ready at once, and the timers and everybody else would never have their turn.
+            self.rounds.set(0);
+            sleep(Duration::ZERO).await;
+        }
         self.gather();
         match self.wait().await? {
             Ready::UpstreamReadable => self.receive_response()?,
@@ -165,10 +174,14 @@ impl<'t, 'a> Exchange<'t, 'a> {
     /// it, and nothing sent to it. It is looked at every now and then, since a poll of its own would cost every request.
     async fn wait(&self) -> Result<Ready, Failure> {
         let (mut wait, silence) = self.patience();
+        if wait.is_zero() {
+            // An answer that never pauses would be ready before every timer.
+            return Err(silence);
+        }
         loop {
             let gathers = self.connection.gathers() && self.pending.is_empty();
             let pause = wait.min(if gathers { GATHER_TIMEOUT } else { CLIENT_LOOK_INTERVAL });
-            if let Some(ready) = within(pause, self.ready()).await {
+            if let Some(ready) = self.noting_waits(within(pause, self.ready())).await {
                 return Ok(ready);
             }
             if gathers {
@@ -182,6 +195,20 @@ impl<'t, 'a> Exchange<'t, 'a> {
                 return Err(silence);
             }
         }
+    }
+
+    /// Counts how often in a row nothing had to be waited for.
+    async fn noting_waits<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        self.rounds.set(self.rounds.get().saturating_add(1));
+        poll_fn(|context| {
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                self.rounds.set(0);
+            }
+            polled
+        })
+        .await
     }
 
     /// How long to wait, and what it means when nothing happens.
