@@ -147,7 +147,7 @@ fn route(name: &str, matches: Vec<HttpMatch>) -> HttpRoute {
         retry: RetryPolicy::default(),
         rewrite_path: None,
         edits: Vec::new(),
-        mirrors: Box::default(),
+        mirrors: None,
     };
     HttpRoute { name: name.into(), matches, cors: None, fault: None, action: HttpAction::Forward(forward) }
 }

@@ -29,7 +29,7 @@
 //!    A client that opens with the preface of HTTP/2 gets a task per request ([`http2`], `session::http2`); each is served by
 //!    that code as a connection that carries one request. Upstreams that speak HTTP/2 share connections ([`upstream::http2`]).
 //! 5. Either way `session::Context::finish` is called exactly once, and from it come the access-log line and the
-//!    counters ([`telemetry`]).
+//!    counters ([`telemetry`]). Copies of requests for mirrors (`session::http`) are only counted.
 //!
 //! A session that ends early ends with a [`failure::Failure`], which alone says what the client gets (status, alert),
 //! what the log shows (flag, reason) and what is counted.
@@ -46,7 +46,7 @@
 //! *Downstream* is the client's side, *upstream* the service's. A *listener* accepts; a *route* says which *cluster* a
 //! session goes to; a cluster is a set of *endpoints* with one policy. A *tunnel* is a TLS session relayed untouched; a
 //! *turn* is one request of an HTTP connection, or of a *stream* of HTTP/2; a *link* is an upstream connection that many
-//! streams share; to *originate* is to open TLS for a client that spoke none, to *terminate* to end a client's own. A
+//! streams share; a *copy* is a request that goes to a *mirror* as well, which answers nobody; to *originate* is to open TLS for a client that spoke none, to *terminate* to end a client's own. A
 //! *generation* is one configuration that took force.
 
 pub mod cli;

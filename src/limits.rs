@@ -184,15 +184,27 @@ pub const HTTP2_FAULTS_MAX: usize = 1024;
 /// carries no further ones.
 pub const HTTP2_RESETS_MAX: u32 = 256;
 
-/// Copies of requests (`mirror`) of one worker that may be under way at once, those included whose request has not been sent
-/// whole yet. Nobody waits for their answers, so nothing else would bound them.
-pub const MIRRORED_REQUESTS_MAX: usize = 256;
+/// Copies of requests (`mirror`) of one worker that may be under way at once. Nobody waits for their answers, so nothing else
+/// would bound them.
+pub const COPIES_MAX: usize = 256;
 
 /// Most bytes of a body that is copied, framing included: it is kept until it is whole, as the copy is sent then.
-pub const MIRRORED_BODY_BYTES_MAX: usize = 64 * 1024;
+pub const COPIED_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that a worker keeps of requests that are to be copied and have not been sent whole yet, heads included. With those of
+/// the copies under way, copies cost a worker at most this and [`COPIES_MAX`] times a head and [`COPIED_BODY_BYTES_MAX`]: some
+/// 24 MiB, and as much again for mirrors that take nothing.
+pub const COPIED_BYTES_PER_WORKER: usize = 8 * 1024 * 1024;
+
+/// The same of one client address: an eighth, so that clients who never end their requests leave room for others.
+pub const COPIED_BYTES_PER_SOURCE: usize = COPIED_BYTES_PER_WORKER / 8;
+
+/// Most bytes that are read of the answer to a copy, its head included, for the sake of the connection: it is thrown away, and
+/// what a longer one would cost is more than another connection.
+pub const COPY_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Longest that a copy of a request may take, its answer included. The route's `timeout` may be shorter.
-pub const MIRRORED_TIMEOUT: Duration = Duration::from_secs(30);
+pub const COPY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Frames that carry no message (pings, settings, priorities, resets, windows, empty ones) which a connection may bring at
 /// once; each makes work and none is of use. More are earned by time, heads, and data in either direction.
@@ -368,6 +380,7 @@ const _: () = assert!(DNS_WAITING_PER_DOMAIN < RESOLVING_NAMES_MAX); // A domain
 const _: () = assert!(HELLO_BYTES_MAX <= SCRATCH_BYTES); // A peeked hello is replayed from the scratch.
 const _: () = assert!(LOG_BATCH_BYTES < SCRATCH_BYTES);
 const _: () = assert!(HANDSHAKE_BYTES_MAX < SCRATCH_BYTES); // What comes with a handshake, plus a read, is read from the scratch.
+const _: () = assert!(COPIED_BODY_BYTES_MAX * 2 < COPIED_BYTES_PER_SOURCE); // The largest body has room while it grows.
 const _: () = assert!(GATHERED_BYTES_MAX <= SCRATCH_BYTES); // One read takes what was gathered.
 // A stream that nobody reads must not stop the others of its connection.
 const _: () = assert!(HTTP2_STREAMS_MAX as u64 * (HTTP2_UPSTREAM_WINDOW_BYTES as u64) < 1 << 31);

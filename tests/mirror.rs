@@ -4,14 +4,17 @@ mod support;
 
 use std::io::Write;
 
+use rustix::process::Signal;
 use serde_json::json;
 use support::certificates::Authority;
+use support::client::{connect_from, read_to_end};
 use support::gateway::{Gateway, Port, command};
-use support::http::header;
+use support::http::{Reader, header};
 use support::http2;
 use support::resources;
 use support::service;
-use support::upstream::Upstream;
+use support::stream::Stream;
+use support::upstream::{Seen, Upstream};
 use support::wait_until;
 
 const HOST: &str = "api.example.com";
@@ -291,4 +294,152 @@ fn a_mirror_that_leads_to_a_gateway_is_refused_by_name() {
         assert_eq!(output.status.code(), Some(1), "{told}");
         assert!(told.contains(field), "{more}: {told}");
     }
+}
+
+/// Reads requests and answers none.
+fn mute(stream: &mut Stream, seen: &Seen) -> std::io::Result<()> {
+    let mut reader = Reader::new(stream);
+    while let Some(head) = reader.head()? {
+        seen.update(|counts| counts.requests.push(head.clone()));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_copy_that_runs_out_of_time_is_counted_against_its_endpoint_and_then_no_more() {
+    let scene = Scene::before(Upstream::plain(mute), &format!("{MIRROR}, timeout: 300ms"));
+    let outliers = "\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: copy}\n\
+                    spec: {host: copy.example.com, trafficPolicy: {outlierDetection: {consecutiveGatewayErrors: 1, \
+                    consecutive5xxErrors: 1, baseEjectionTime: 60s, maxEjectionPercent: 100}}}\n";
+    let yaml = resources_of(scene.original.port(), scene.copy.port(), &format!("{MIRROR}, timeout: 300ms"));
+    scene.gateway.reload(&(yaml + outliers));
+    assert_eq!(scene.gateway.client().get(HOST, "/bytes/1").status, 200);
+    scene.copies(1);
+    scene.wait_for("failed", 1.0);
+    let active = "portcullis_upstream_connections{state=\"active\"}";
+    wait_until("no session with an upstream", || (scene.gateway.metric(active) == Some(0.0)).then_some(()));
+    let ejected = format!("portcullis_outlier_ejected_endpoints{{destination_service=\"{COPY}\"}}");
+    wait_until("the ejection", || scene.gateway.metric(&ejected).filter(|count| *count == 1.0));
+}
+
+#[test]
+fn an_answer_to_a_copy_is_not_read_on_and_on() {
+    let copy = Upstream::plain(|stream, seen| {
+        let head = Reader::new(&mut *stream).head()?.unwrap_or_default();
+        seen.update(|counts| counts.requests.push(head));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")?;
+        loop {
+            stream.write_all(&[b'x'; 64 * 1024])?;
+        }
+    });
+    let scene = Scene::before(copy, MIRROR);
+    assert_eq!(scene.gateway.client().get(HOST, "/bytes/1").status, 200);
+    scene.wait_for("answered", 1.0);
+    scene.copy.seen().wait_for("the end of the connection", |counts| counts.ended == 1);
+}
+
+#[test]
+fn requests_that_have_not_been_sent_whole_take_no_place_of_a_copy() {
+    let scene = Scene::new(MIRROR);
+    let head = format!("POST /verdict HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\n");
+    let mut unfinished: Vec<_> = (0..256).map(|_| scene.gateway.client()).collect();
+    unfinished.iter_mut().for_each(|client| client.send(&head));
+    scene.original.seen().wait_for("their heads", |counts| counts.requests.len() == 256);
+    assert_eq!(scene.gateway.client().get(HOST, "/bytes/1").status, 200);
+    scene.wait_for("answered", 1.0);
+    assert_eq!(scene.gateway.metric("portcullis_mirrored_requests_total{result=\"dropped\"}"), Some(0.0));
+}
+
+#[test]
+fn a_client_has_so_many_bytes_of_requests_kept_and_no_more_until_they_end() {
+    let scene = Scene::new(MIRROR);
+    let mut head = format!("POST /verdict HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 60001\r\n\r\n").into_bytes();
+    head.resize(head.len() + 60_000, b'x');
+    let mut unfinished: Vec<_> = (0..20).map(|_| scene.gateway.client()).collect();
+    unfinished.iter_mut().for_each(|client| client.send(&head));
+    let name = "portcullis_mirrored_requests_total{result=\"dropped\"}";
+    wait_until("the bound", || scene.gateway.metric(name).filter(|dropped| *dropped >= 3.0));
+    // Somebody else is not concerned, nor is the same client afterwards.
+    let (other, gateway) = ("127.0.0.2", scene.gateway.http().to_string());
+    let mut other = connect_from(other, &gateway);
+    write!(other, "GET /other HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n").expect("open");
+    read_to_end(&mut other);
+    scene.wait_for("answered", 1.0);
+    drop(unfinished);
+    wait_until("room", || {
+        assert_eq!(scene.gateway.client().post(HOST, "/verdict", &[b'x'; 60_000]).status, 200);
+        scene.gateway.metric("portcullis_mirrored_requests_total{result=\"answered\"}").filter(|count| *count >= 2.0)
+    });
+}
+
+#[test]
+fn a_copy_whose_configuration_has_been_replaced_is_dropped() {
+    let scene = Scene::new(MIRROR);
+    let mut client = scene.gateway.client();
+    client.send(format!("POST /verdict HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nab"));
+    scene.original.seen().wait_for("the request", |counts| counts.requests.len() == 1);
+    scene.gateway.reload(&resources_of(scene.original.port(), scene.copy.port(), &format!("{MIRROR}, timeout: 9s")));
+    client.send("cde");
+    assert_eq!(client.response().status, 200);
+    scene.wait_for("dropped", 1.0);
+    assert_eq!(scene.gateway.metric("portcullis_mirrored_requests_total{result=\"failed\"}"), Some(0.0));
+}
+
+#[test]
+fn a_drain_waits_for_copies() {
+    let copy = Upstream::plain(|stream, seen| {
+        let head = Reader::new(&mut *stream).head()?.unwrap_or_default();
+        seen.update(|counts| counts.requests.push(head));
+        seen.wait_at_gate();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        stream.flush()
+    });
+    let mut scene = Scene::before(copy, MIRROR);
+    let mut client = scene.gateway.client();
+    assert_eq!(client.get(HOST, "/bytes/1").status, 200);
+    scene.copies(1);
+    scene.gateway.signal(Signal::TERM);
+    assert!(client.is_closed());
+    // Without the copy it would have ended in the meantime.
+    for _ in 0..100 {
+        assert!(scene.gateway.metric("portcullis_mirrored_requests_total{result=\"answered\"}").is_some());
+    }
+    scene.copy.seen().open_gate();
+    assert_eq!(scene.gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_drain_cuts_off_copies_when_its_time_is_up() {
+    let copy = Upstream::plain(mute);
+    let original = Upstream::plain(service::http);
+    let yaml = resources_of(original.port(), copy.port(), MIRROR);
+    let gateway = Gateway::builder().host(HOST).host(COPY).setting("drain: {timeout: 300ms}\n");
+    let mut gateway = gateway.resources(yaml).start();
+    assert_eq!(gateway.client().get(HOST, "/bytes/1").status, 200);
+    copy.seen().wait_for("the copy", |counts| counts.requests.len() == 1);
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    copy.seen().wait_for("its end", |counts| counts.ended == 1);
+}
+
+#[test]
+fn what_a_route_says_of_its_own_destination_is_not_said_to_a_mirror() {
+    let headers = |name: &str| format!("headers: {{request: {{set: {{{name}: secret}}}}}}");
+    let rule = format!(
+        "  - {{route: [{{destination: {{host: {HOST}}}, {}}}], {}, {MIRROR}}}\n",
+        headers("x-of-destination"),
+        headers("x-of-route")
+    );
+    let (original, copy) = (Upstream::plain(service::http), Upstream::plain(service::http));
+    let yaml = resources::http_entry("api", HOST, original.port())
+        + "---\n"
+        + &resources::http_entry("copy", COPY, copy.port())
+        + "---\n"
+        + &resources::virtual_service("api", HOST, &rule);
+    let gateway = Gateway::builder().host(HOST).host(COPY).resources(yaml).start();
+    let answer = gateway.client().get(HOST, "/books");
+    assert_eq!(header(answer.text(), "x-of-destination"), Some("secret"));
+    copy.seen().wait_for("the copy", |counts| counts.requests.len() == 1);
+    let head = copy.seen().counts().requests[0].clone();
+    assert_eq!((header(&head, "x-of-destination"), header(&head, "x-of-route")), (None, Some("secret")));
 }

@@ -494,14 +494,10 @@ pub fn onward<'s>(
     let (index, destination) = forward.clusters.pick_indexed(ticket);
     let cluster = cluster(snapshot, destination)?;
     let edits = forward.edits(index);
-    let requested = match edits.authority.as_deref() {
-        Some(authority) => match Authority::parse(authority.as_bytes()).map(|authority| authority.host) {
-            Ok(AuthorityHost::Name(name)) if may_dial(cluster, &name) => name,
-            Ok(AuthorityHost::Name(_)) => return Err(Failure::NoCluster),
-            Ok(AuthorityHost::Address(_)) | Err(_) => return Err(Failure::NoRoute),
-        },
-        None => host.clone(),
-    };
+    let requested = requested(host, edits)?;
+    if edits.authority.is_some() && !may_dial(cluster, &requested) {
+        return Err(Failure::NoCluster);
+    }
     let path = match &forward.rewrite_path {
         Some(rewrite) => {
             let path = rewrite.apply(facts.path(), matched).ok_or(Failure::RequestMalformed(HeadError::Target))?;
@@ -513,14 +509,28 @@ pub fn onward<'s>(
     Ok(Onward { cluster, requested, path, edits })
 }
 
-/// The cluster that gets a copy of a request for this host, after its route has rewritten that: one that a route could lead
-/// it to.
+/// The host that a request for `host` is for after a route has rewritten it.
+fn requested(host: &HostName, edits: &Edits) -> Result<HostName, Failure> {
+    let Some(authority) = edits.authority.as_deref() else { return Ok(host.clone()) };
+    match Authority::parse(authority.as_bytes()).map(|authority| authority.host) {
+        Ok(AuthorityHost::Name(name)) => Ok(name),
+        Ok(AuthorityHost::Address(_)) | Err(_) => Err(Failure::NoRoute),
+    }
+}
+
+/// The cluster that gets a copy of a request for this host, one that a route could lead it to; and the host that the copy
+/// is for, after its route has rewritten that.
 ///
 /// # Errors
-/// [`Failure::NoCluster`].
-pub fn mirrored<'s>(snapshot: &'s Snapshot, mirror: &Mirror, requested: &HostName) -> Result<&'s Cluster, Failure> {
-    cluster(snapshot, mirror.destination)
-        .and_then(|cluster| if may_dial(cluster, requested) { Ok(cluster) } else { Err(Failure::NoCluster) })
+/// [`Failure::NoCluster`], or [`Failure::NoRoute`].
+pub fn mirrored<'s>(
+    snapshot: &'s Snapshot,
+    mirror: &Mirror,
+    host: &HostName,
+    edits: &Edits,
+) -> Result<(&'s Cluster, HostName), Failure> {
+    let (cluster, requested) = (cluster(snapshot, mirror.destination)?, requested(host, edits)?);
+    if may_dial(cluster, &requested) { Ok((cluster, requested)) } else { Err(Failure::NoCluster) }
 }
 
 /// Whether a route may rewrite the host to this name: a wildcard service dials the name that it is asked for, and opens no

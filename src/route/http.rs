@@ -146,8 +146,17 @@ pub struct Forward {
     pub rewrite_path: Option<PathRewrite>,
     /// What changes in the heads: one entry for each of `clusters` in their order, one for all of them, or none.
     pub edits: Vec<Edits>,
-    /// Where copies go.
-    pub mirrors: Box<[Mirror]>,
+    /// What becomes of copies; `None`: there are none.
+    pub mirrors: Option<Box<Mirrors>>,
+}
+
+/// Whom a route's requests are copied to, and how.
+#[derive(Clone, Debug)]
+pub struct Mirrors {
+    /// Where to.
+    pub to: Box<[Mirror]>,
+    /// What changes in the heads of copies: what the route says, without what it says of one of its own destinations.
+    pub edits: Edits,
 }
 
 /// Whom some of a route's requests are copied to.
@@ -328,7 +337,7 @@ pub(super) mod tests {
             retry: RetryPolicy::default(),
             rewrite_path: None,
             edits: Vec::new(),
-            mirrors: Box::default(),
+            mirrors: None,
         };
         HttpRoute { name: name.into(), matches, cors: None, fault: None, action: HttpAction::Forward(forward) }
     }

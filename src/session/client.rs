@@ -240,10 +240,10 @@ impl Client {
     }
 
     /// The same client, as far as it has nothing more to say, and hears nothing.
-    pub(super) fn as_nobody(&self) -> Self {
+    pub(super) fn as_nobody(&self, answer_bytes: usize) -> Self {
         let Self { service_port, gateway, arrival, .. } = *self;
         Self {
-            transport: Transport::Nobody,
+            transport: Transport::Nobody(Cell::new(answer_bytes)),
             peer: self.peer.clone(),
             local: self.local.clone(),
             service_port,

@@ -26,6 +26,7 @@ use crate::upstream::resolve::Resolver;
 use crate::upstream::tls::TlsConfigs;
 
 use super::client::Clients;
+use super::copies::Copies;
 use super::names::Names;
 
 /// Everything that belongs to one worker.
@@ -54,8 +55,8 @@ pub struct Context {
     pub clients: Clients,
     /// What tunnels hold of their clusters.
     pub(super) names: Names,
-    /// Copies of requests that are under way.
-    pub(super) mirrored: Cell<usize>,
+    /// Copies of requests.
+    pub(super) copies: Copies,
     /// Whether the worker is draining: no request follows the one under way.
     pub draining: Cell<bool>,
     /// Whether the time to drain has passed: sessions that end now were cut off.
@@ -107,7 +108,7 @@ impl Context {
             counters: RefCell::default(),
             clients: Clients::default(),
             names: Names::default(),
-            mirrored: Cell::new(0),
+            copies: Copies::default(),
             draining: Cell::new(false),
             drain_expired: Cell::new(false),
             log: Batch::new(log),

@@ -10,6 +10,7 @@
 
 mod client;
 mod context;
+mod copies;
 pub(crate) mod http;
 mod http2;
 mod names;

@@ -3,7 +3,7 @@
 //! HTTP/1 is spoken over it without knowing what it is: every method means here what it means of a
 //! [`Socket`](crate::net::Socket), and a plaintext connection pays one branch for the choice.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,8 +24,8 @@ pub enum Transport {
     Tcp(Socket, OnceCell<Box<Tls>>),
     /// A stream of a connection in HTTP/2.
     Stream(Box<ClientStream>),
-    /// Nobody: what is sent is thrown away, and nothing is to be received.
-    Nobody,
+    /// Nobody: what is sent is thrown away, up to so many bytes more, and nothing is to be received.
+    Nobody(Cell<usize>),
 }
 
 // Whoever waits for hours pays for no kind but his own, and for the word that tells them apart.
@@ -75,7 +75,7 @@ impl Transport {
         match self {
             Self::Tcp(_, tls) => tls.get().map(|tls| &**tls),
             Self::Stream(stream) => stream.tls(),
-            Self::Nobody => None,
+            Self::Nobody(_) => None,
         }
     }
 
@@ -84,7 +84,7 @@ impl Transport {
     pub fn socket(&self) -> Option<&Socket> {
         match self {
             Self::Tcp(socket, tls) => tls.get().is_none().then_some(socket),
-            Self::Stream(_) | Self::Nobody => None,
+            Self::Stream(_) | Self::Nobody(_) => None,
         }
     }
 
@@ -93,7 +93,7 @@ impl Transport {
     pub fn connection(&self) -> Option<&Socket> {
         match self {
             Self::Tcp(socket, _) => Some(socket),
-            Self::Stream(_) | Self::Nobody => None,
+            Self::Stream(_) | Self::Nobody(_) => None,
         }
     }
 
@@ -101,7 +101,7 @@ impl Transport {
     #[must_use]
     pub fn stream(&self) -> Option<&ClientStream> {
         match self {
-            Self::Tcp(..) | Self::Nobody => None,
+            Self::Tcp(..) | Self::Nobody(_) => None,
             Self::Stream(stream) => Some(stream),
         }
     }
@@ -132,7 +132,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => Wait::Connection { wait: socket.readable() },
             Self::Stream(stream) => Wait::Stream { stream, sends: false },
-            Self::Nobody => Wait::Nobody { sends: false },
+            Self::Nobody(_) => Wait::Nobody { sends: false },
         }
     }
 
@@ -144,7 +144,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => Wait::Connection { wait: socket.writable() },
             Self::Stream(stream) => Wait::Stream { stream, sends: true },
-            Self::Nobody => Wait::Nobody { sends: true },
+            Self::Nobody(_) => Wait::Nobody { sends: true },
         }
     }
 
@@ -156,7 +156,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.give_way().await,
             // It serves one request, and its connection sees to the rest.
-            Self::Stream(_) | Self::Nobody => Ok(()),
+            Self::Stream(_) | Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -172,7 +172,7 @@ impl Transport {
                 Some(tls) => tls.receive(socket, buffer),
             },
             Self::Stream(stream) => stream.receive(buffer),
-            Self::Nobody => Ok(Received::End),
+            Self::Nobody(_) => Ok(Received::End),
         }
     }
 
@@ -188,7 +188,7 @@ impl Transport {
                 Some(tls) => tls.send(socket, &[IoSlice::new(bytes)]),
             },
             Self::Stream(stream) => stream.send(bytes),
-            Self::Nobody => Ok(bytes.len()),
+            Self::Nobody(left) => throw_away(left, bytes.len()),
         }
     }
 
@@ -213,7 +213,7 @@ impl Transport {
                 }
                 Ok(sent)
             }
-            Self::Nobody => Ok(pieces.iter().map(|piece| piece.len()).sum()),
+            Self::Nobody(left) => throw_away(left, pieces.iter().map(|piece| piece.len()).sum()),
         }
     }
 
@@ -231,7 +231,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.has_failed(),
             Self::Stream(stream) => stream.is_given_up(),
-            Self::Nobody => false,
+            Self::Nobody(_) => false,
         }
     }
 
@@ -240,7 +240,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, tls) => tls.get().is_none_or(|tls| tls.finish_sending(socket)),
             // A message ends with itself.
-            Self::Stream(_) | Self::Nobody => true,
+            Self::Stream(_) | Self::Nobody(_) => true,
         }
     }
 
@@ -272,7 +272,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.receive(buffer),
             Self::Stream(stream) => stream.receive(buffer),
-            Self::Nobody => Ok(Received::End),
+            Self::Nobody(_) => Ok(Received::End),
         }
     }
 
@@ -283,7 +283,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.shutdown(),
             Self::Stream(stream) => stream.reset(),
-            Self::Nobody => {}
+            Self::Nobody(_) => {}
         }
     }
 
@@ -292,7 +292,7 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.abort(),
             Self::Stream(stream) => stream.reset(),
-            Self::Nobody => {}
+            Self::Nobody(_) => {}
         }
     }
 
@@ -301,7 +301,14 @@ impl Transport {
         match self {
             Self::Tcp(socket, _) => socket.reset_on_close(),
             Self::Stream(stream) => stream.reset(),
-            Self::Nobody => {}
+            Self::Nobody(_) => {}
         }
     }
+}
+
+/// Takes bytes for nobody, as long as some are left.
+fn throw_away(left: &Cell<usize>, count: usize) -> io::Result<usize> {
+    let rest = left.get().checked_sub(count).ok_or(io::ErrorKind::QuotaExceeded)?;
+    left.set(rest);
+    Ok(count)
 }

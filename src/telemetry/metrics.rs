@@ -70,11 +70,11 @@ pub struct Counters {
     /// Hellos that offered Encrypted ClientHello.
     pub ech_hellos: u64,
     /// Copies of requests: answered, failed, not sent.
-    pub mirrored_answered: u64,
-    /// See [`Self::mirrored_answered`].
-    pub mirrored_failed: u64,
-    /// See [`Self::mirrored_answered`].
-    pub mirrored_dropped: u64,
+    pub copies_answered: u64,
+    /// See [`Self::copies_answered`].
+    pub copies_failed: u64,
+    /// See [`Self::copies_answered`].
+    pub copies_dropped: u64,
     /// Limits of `connectionPool` that were reached, and endpoints that were ejected.
     pub upstream_events: Tally,
     /// Endpoints that are ejected now, by service.
@@ -257,9 +257,9 @@ impl Counters {
         self.client_handshakes_resumed += other.client_handshakes_resumed;
         self.client_handshakes_failed += other.client_handshakes_failed;
         self.ech_hellos += other.ech_hellos;
-        self.mirrored_answered += other.mirrored_answered;
-        self.mirrored_failed += other.mirrored_failed;
-        self.mirrored_dropped += other.mirrored_dropped;
+        self.copies_answered += other.copies_answered;
+        self.copies_failed += other.copies_failed;
+        self.copies_dropped += other.copies_dropped;
         self.access_log_dropped += other.access_log_dropped;
         self.upstream_events.merge(&other.upstream_events);
         for (service, count) in &other.endpoints_ejected {

@@ -226,9 +226,9 @@ fn totals(out: &mut Exposition, facts: &GatewayFacts, total: &Counters) {
     handshakes.sample(&[("result", "failure"), ("resumed", "false")], total.handshakes_failed as f64);
     let help = "Copies of requests (mirror): answered, failed, or not sent.";
     let mut mirrored = out.metric("portcullis_mirrored_requests_total", Kind::Counter, help);
-    mirrored.sample(&[("result", "answered")], total.mirrored_answered as f64);
-    mirrored.sample(&[("result", "failed")], total.mirrored_failed as f64);
-    mirrored.sample(&[("result", "dropped")], total.mirrored_dropped as f64);
+    mirrored.sample(&[("result", "answered")], total.copies_answered as f64);
+    mirrored.sample(&[("result", "failed")], total.copies_failed as f64);
+    mirrored.sample(&[("result", "dropped")], total.copies_dropped as f64);
     let mut queries = out.metric("portcullis_dns_queries_total", Kind::Counter, "DNS lookups by result.");
     for (result, count) in &facts.dns_queries {
         queries.sample(&[("result", result)], *count as f64);

@@ -44,6 +44,19 @@ pub struct Balancer {
     random: Cell<u64>,
 }
 
+/// A session with an endpoint, however it ends.
+#[derive(Debug)]
+pub struct Counted<'a> {
+    balancer: &'a Balancer,
+    address: SocketAddr,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.balancer.ended(self.address);
+    }
+}
+
 struct Endpoint {
     address: SocketAddr,
     weight: u32,
@@ -161,6 +174,12 @@ impl Balancer {
                 active.remove(&address);
             }
         }
+    }
+
+    /// The same for as long as what comes back lives.
+    pub fn count(&self, address: SocketAddr) -> Counted<'_> {
+        self.began(address);
+        Counted { balancer: self, address }
     }
 
     /// Sessions with all endpoints.

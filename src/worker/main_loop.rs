@@ -102,13 +102,14 @@ async fn sweep(context: &Context) {
     }
 }
 
-/// Waits for the sessions to end, at most `patience`; then cuts off what is left.
+/// Waits for the sessions, and the copies of their requests, to end, at most `patience`; then cuts off what is left.
 async fn drain(context: &Context, patience: Duration) {
     context.clients.close_idle();
     let finished = within(patience, all_ended(context)).await;
     if finished.is_none() {
         context.drain_expired.set(true);
         context.clients.close_all();
+        context.cut_off_copies();
         // Whoever has not ended by then hangs in a call that we cannot reach; its line is lost.
         let _ = within(LAST_WORDS, all_ended(context)).await;
     }
@@ -121,7 +122,7 @@ async fn all_closed(context: &Context) {
 }
 
 async fn all_ended(context: &Context) {
-    while !context.clients.is_empty() {
+    while !(context.clients.is_empty() && context.has_no_copies()) {
         sleep(DRAIN_LOOK).await;
         context.clients.close_idle();
     }

@@ -9,7 +9,7 @@ use crate::route::authorization::{Policy, Session};
 use crate::route::cluster::{Cluster, Destination, HttpVersion, TlsProfile, UpstreamTls, Weighted};
 use crate::route::decide::{self, EndedTls, HttpVerdict, Onward, Source, TlsVerdict};
 use crate::route::host::HostName;
-use crate::route::http::{CorsVerdict, Forward, Matched, Mirror};
+use crate::route::http::{CorsVerdict, Forward, Matched, Mirror, Mirrors};
 use crate::route::table::ObjectRef;
 use crate::route::termination::{Inside, Termination};
 use crate::session::http::facts::Facts;
@@ -288,7 +288,7 @@ impl Explainer<'_> {
                     return self.refuse_http(&abort, Some(name), answer);
                 }
                 self.add_rules(destination, &mut answer);
-                let copies = self.copies(forward, &requested);
+                let copies = self.copies(forward, name);
                 answer.notes = notes::of_request(matched, path.as_deref(), edits, copies);
                 answer.upstream_protocol = Some(match cluster.version {
                     HttpVersion::One => "HTTP/1.1",
@@ -302,12 +302,13 @@ impl Explainer<'_> {
     }
 
     /// Where copies of the requests go.
-    fn copies(&self, forward: &Forward, requested: &HostName) -> Vec<String> {
-        let to = |mirror: &Mirror| match decide::mirrored(self.snapshot, mirror, requested) {
-            Ok(cluster) => format!("copy: {}% of the requests to {}", mirror.share.as_percent(), cluster.name),
+    fn copies(&self, forward: &Forward, host: &HostName) -> Vec<String> {
+        let Some(Mirrors { to, edits }) = forward.mirrors.as_deref() else { return Vec::new() };
+        let tell = |mirror: &Mirror| match decide::mirrored(self.snapshot, mirror, host, edits) {
+            Ok((cluster, _)) => format!("copy: {}% of the requests to {}", mirror.share.as_percent(), cluster.name),
             Err(_) => "copy: to a host, port or subset that does not exist".to_owned(),
         };
-        forward.mirrors.iter().map(to).collect()
+        to.iter().map(tell).collect()
     }
 
     /// A plain request to a cluster that may have TLS of its own.

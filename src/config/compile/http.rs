@@ -13,7 +13,7 @@ use crate::config::istio::{Object, Objects};
 use crate::config::registry::{ServiceId, ServicePortEntry, is_mesh};
 use crate::route::cluster::{Destination, Weighted};
 use crate::route::host::HostPattern;
-use crate::route::http::{Forward, HttpAction, HttpRoute, Mirror, RetryPolicy, Share};
+use crate::route::http::{Forward, HttpAction, HttpRoute, Mirror, Mirrors, RetryPolicy, Share};
 use crate::route::table::VirtualHost;
 
 use super::clusters::Client;
@@ -130,7 +130,7 @@ impl<'a> Compiler<'a, '_> {
             retry: self.default_retry.clone(),
             rewrite_path: None,
             edits: Vec::new(),
-            mirrors: Box::default(),
+            mirrors: None,
         });
         HttpRoute { name: DEFAULT_NAME.into(), matches: Vec::new(), cors: None, fault: None, action }
     }
@@ -156,7 +156,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// A share of nothing is no mirror.
-    fn mirrors(&mut self, rule: &'a HttpRule, entrance: Entrance<'_>) -> Box<[Mirror]> {
+    fn mirrors(&mut self, rule: &'a HttpRule, entrance: Entrance<'_>) -> Option<Box<Mirrors>> {
         let percent = |percentage: Option<Percent>| percentage.map(|percentage| percentage.value);
         let of_single = percent(rule.mirror_percentage).or(rule.mirror_percent.map(|percent| percent as f64));
         let single = rule.mirror.iter().map(|destination| (destination, of_single));
@@ -165,7 +165,8 @@ impl<'a> Compiler<'a, '_> {
             let destination = self.clusters.named(named, entrance, Client::Plain);
             Mirror { destination, share: percent.map_or(Share::ALL, Share::percent) }
         });
-        mirrors.filter(|mirror| mirror.share != Share::percent(0.0)).collect()
+        let to: Box<[Mirror]> = mirrors.filter(|mirror| mirror.share != Share::percent(0.0)).collect();
+        (!to.is_empty()).then(|| Box::new(Mirrors { to, edits: action::route_edits(rule) }))
     }
 }
 

@@ -123,7 +123,7 @@ fn weights_are_shares_and_a_lone_destination_needs_none() {
 fn copies(loaded: &Loaded) -> Vec<(String, f64)> {
     let host = http(loaded, 80, "a.example.com").expect("listed");
     let HttpAction::Forward(forward) = &host.routes[0].action else { panic!("not forwarded") };
-    let copies = forward.mirrors.iter();
+    let copies = forward.mirrors.iter().flat_map(|mirrors| &mirrors.to);
     copies.map(|it| (cluster(loaded, it.destination).name.to_string(), it.share.as_percent())).collect()
 }
 

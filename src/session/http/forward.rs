@@ -1,7 +1,6 @@
 //! Forwarding: find a connection, exchange request and response over it, and try again where that is safe.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -155,14 +154,20 @@ impl<'s> Plan<'s> {
     }
 
     /// A copy of a request. One that fails is not sent again.
-    pub(super) fn of_copy(cluster: &'s Cluster, target: String, edits: &'s Edits, requested: HostName) -> Self {
+    pub(super) fn of_copy(
+        cluster: &'s Cluster,
+        target: String,
+        edits: &'s Edits,
+        requested: HostName,
+        timeout: Duration,
+    ) -> Self {
         Self {
             cluster: ClusterRef::Route(cluster),
             target: Target::Written(target),
             edits,
             marks: None,
             requested: Some(requested),
-            timeout: None,
+            timeout: Some(timeout),
             retry: &NO_RETRY,
             key: None,
             passage: None,
@@ -318,8 +323,9 @@ async fn attempt(
     turn.story.upstream_local = Some(connection.local);
     turn.story.originated_tls = connection.is_tls();
     let (address, is_stream) = (connection.address, connection.is_stream());
-    let context = Rc::clone(turn.context);
-    context.balancer.began(address);
+    let context = turn.context;
+    // Whoever drops this drops the count, too.
+    let counted = context.balancer.count(address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
     let (request_fields, fields) = (&plan.edits.request, plan.answer_fields());
     let terms = exchange::Terms { deadline, head_deadline, retry_on, request_fields, fields, reused };
@@ -334,7 +340,7 @@ async fn attempt(
         }
     };
     turn.client.set_upstream(None);
-    context.balancer.ended(address);
+    drop(counted);
     match result {
         Ok((ending, reusable)) => {
             match reusable {

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::limits::{MIRRORED_BODY_BYTES_MAX, MIRRORED_REQUESTS_MAX, MIRRORED_TIMEOUT};
-use crate::net::{CatchPanic, within};
+use crate::limits::{COPIED_BODY_BYTES_MAX, COPY_ANSWER_BYTES_MAX, COPY_TIMEOUT};
+use crate::net::{CatchPanic, Either, either};
 use crate::route::cluster::Destination;
 use crate::route::decide;
 use crate::route::host::HostName;
-use crate::route::http::{Edits, Forward};
+use crate::route::http::{Edits, Mirrors};
 use crate::snapshot::Snapshot;
 use crate::wire::http1::{BodyLength, RequestHead};
 
+use super::super::copies::{Gathered, Place};
 use super::forward::{self, Plan};
 use super::head::Inbound;
 use super::turn::Turn;
@@ -29,15 +30,16 @@ const SUFFIX: &str = "-shadow";
 
 /// A request that is copied, as far as it has been sent on.
 pub(super) struct Copied {
-    request: Rc<Request>,
+    template: Rc<Template>,
     /// The head, and as much of the body, as the client has sent them.
     bytes: Vec<u8>,
     head_bytes: usize,
+    gathered: Gathered,
     destinations: SmallVec<[Destination; 1]>,
 }
 
 /// What all copies of a request share.
-struct Request {
+struct Template {
     context: Rc<Context>,
     /// Under whose configuration it was decided.
     generation: u64,
@@ -47,21 +49,22 @@ struct Request {
     edits: Edits,
     requested: HostName,
     timeout: Duration,
-    /// Places that are left to be given back.
-    places: Cell<usize>,
 }
 
-impl Drop for Request {
-    fn drop(&mut self) {
-        let mirrored = &self.context.mirrored;
-        mirrored.set(mirrored.get().saturating_sub(self.places.get()));
-    }
+/// What has become of a copy.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// The head of an answer has come.
+    Answered,
+    Failed,
+    /// Nobody has got it.
+    Dropped,
 }
 
 impl Drop for Copied {
     /// Destinations that are left have got nothing.
     fn drop(&mut self) {
-        self.request.context.counters.borrow_mut().mirrored_dropped += self.destinations.len() as u64;
+        self.template.context.counters.borrow_mut().copies_dropped += self.destinations.len() as u64;
     }
 }
 
@@ -71,50 +74,55 @@ pub(super) struct Original<'a> {
     pub(super) context: &'a Rc<Context>,
     pub(super) client: &'a Client,
     pub(super) snapshot: &'a Snapshot,
+    pub(super) host: &'a HostName,
     pub(super) head: &'a RequestHead,
     pub(super) bytes: &'a [u8],
 }
 
 /// Begins to copy a request, if its route mirrors it.
-pub(super) fn begin(original: Original<'_>, route: &Forward, plan: &Plan<'_>) -> Option<Box<Copied>> {
-    let Original { context, client, snapshot, head, bytes } = original;
-    let requested = plan.requested.clone()?;
-    let chosen = route.mirrors.iter().filter(|mirror| mirror.share.takes(context.balancer.random()));
-    let mut failed = 0;
-    let known = chosen.filter(|mirror| {
-        let is_known = decide::mirrored(snapshot, mirror, &requested).is_ok();
-        failed += u64::from(!is_known);
-        is_known
-    });
-    let destinations: SmallVec<[Destination; 1]> = known.map(|mirror| mirror.destination).collect();
-    context.counters.borrow_mut().mirrored_failed += failed;
-    let is_large = matches!(head.body, BodyLength::Fixed(length) if length > MIRRORED_BODY_BYTES_MAX as u64);
-    // An upgrade makes a tunnel, of which nothing is copied.
-    let is_fit = !is_large && head.upgrade.is_none() && !context.draining.get();
-    if destinations.is_empty() {
-        return None;
+pub(super) fn begin(original: Original<'_>, mirrors: &Mirrors, plan: &Plan<'_>) -> Option<Box<Copied>> {
+    let Original { context, client, snapshot, host, head, bytes } = original;
+    let Mirrors { to, edits } = mirrors;
+    let mut requested = None;
+    let mut destinations = SmallVec::new();
+    for mirror in to.iter().filter(|mirror| mirror.share.takes(context.balancer.random())) {
+        match decide::mirrored(snapshot, mirror, host, edits) {
+            Ok((_, name)) => {
+                requested = Some(name);
+                destinations.push(mirror.destination);
+            }
+            Err(failure) => {
+                context.counters.borrow_mut().copies_failed += 1;
+                let reason = failure.reason();
+                tracing::debug!(%host, reason, "a mirror leads nowhere");
+            }
+        }
     }
-    let under_way = context.mirrored.get() + destinations.len();
-    if !is_fit || under_way > MIRRORED_REQUESTS_MAX {
-        context.counters.borrow_mut().mirrored_dropped += destinations.len() as u64;
-        return None;
-    }
-    context.mirrored.set(under_way);
-    let authority = plan.edits.authority.as_deref().unwrap_or_else(|| head.authority.text(bytes));
+    let requested = requested?;
+    let authority = edits.authority.as_deref().unwrap_or_else(|| head.authority.text(bytes));
     let authority = Some(shadow(authority).into());
-    let request = Rc::new(Request {
+    let template = Template {
         context: Rc::clone(context),
         generation: snapshot.generation,
-        client: client.as_nobody(),
+        client: client.as_nobody(COPY_ANSWER_BYTES_MAX),
         head: head.clone(),
         target: plan.target.text(bytes).to_owned(),
-        edits: Edits { authority, ..plan.edits.clone() },
+        edits: Edits { authority, ..edits.clone() },
         requested,
-        timeout: plan.timeout.map_or(MIRRORED_TIMEOUT, |timeout| timeout.min(MIRRORED_TIMEOUT)),
-        places: Cell::new(destinations.len()),
-    });
+        timeout: plan.timeout.map_or(COPY_TIMEOUT, |timeout| timeout.min(COPY_TIMEOUT)),
+    };
     let head_bytes = head.head.len as usize;
-    Some(Box::new(Copied { request, bytes: bytes[..head_bytes].to_vec(), head_bytes, destinations }))
+    let mut copied = Box::new(Copied {
+        template: Rc::new(template),
+        bytes: bytes[..head_bytes].to_vec(),
+        head_bytes,
+        gathered: Gathered::new(context, client.peer().ip()),
+        destinations,
+    });
+    let is_large = matches!(head.body, BodyLength::Fixed(length) if length > COPIED_BODY_BYTES_MAX as u64);
+    // An upgrade makes a tunnel, of which nothing is copied.
+    let is_fit = !is_large && head.upgrade.is_none() && !context.draining.get();
+    (is_fit && copied.has_room()).then_some(copied)
 }
 
 /// The Host of a copy. An address in brackets takes nothing behind it.
@@ -132,57 +140,84 @@ pub(super) fn note(copied: &mut Option<Box<Copied>>, body: &[u8], is_first: bool
     if is_first {
         copy.bytes.truncate(copy.head_bytes);
     }
-    if copy.bytes.len() - copy.head_bytes + body.len() > MIRRORED_BODY_BYTES_MAX {
+    let fits = copy.bytes.len() - copy.head_bytes + body.len() <= COPIED_BODY_BYTES_MAX;
+    if fits {
+        copy.bytes.extend_from_slice(body);
+    }
+    if !fits || !copy.has_room() {
         *copied = None;
         return;
     }
-    copy.bytes.extend_from_slice(body);
     if is_whole && let Some(copy) = copied.take() {
         (*copy).send();
     }
 }
 
 impl Copied {
+    /// Whether the worker may keep it.
+    fn has_room(&mut self) -> bool {
+        let own = size_of::<Self>() + size_of::<Template>() + self.template.target.len();
+        self.gathered.set(own + self.bytes.capacity())
+    }
+
+    /// Sends it everywhere, as far as there are places.
     fn send(mut self) {
         let bytes = Rc::new(std::mem::take(&mut self.bytes));
         for destination in std::mem::take(&mut self.destinations) {
-            let (request, bytes) = (Rc::clone(&self.request), Rc::clone(&bytes));
-            monoio::spawn(async move {
-                let is_answered = Cell::new(false);
-                let sending = async { is_answered.set(request.send(destination, &bytes).await) };
-                let panicked = CatchPanic::new(Box::pin(sending)).await.is_err();
-                let mut counters = request.context.counters.borrow_mut();
-                counters.sessions_panicked += u64::from(panicked);
-                match is_answered.get() {
-                    true => counters.mirrored_answered += 1,
-                    false => counters.mirrored_failed += 1,
+            let context = &self.template.context;
+            match Place::take(context) {
+                Some(place) => {
+                    let (template, bytes) = (Rc::clone(&self.template), Rc::clone(&bytes));
+                    monoio::spawn(template.run(place, destination, bytes));
                 }
-                drop(counters);
-                request.give_place_back();
-            });
+                None => context.counters.borrow_mut().copies_dropped += 1,
+            }
         }
     }
 }
 
-impl Request {
-    fn give_place_back(&self) {
-        self.places.set(self.places.get().saturating_sub(1));
-        self.context.mirrored.set(self.context.mirrored.get().saturating_sub(1));
+impl Template {
+    /// The task of a copy.
+    async fn run(self: Rc<Self>, place: Place, destination: Destination, bytes: Rc<Vec<u8>>) {
+        let fate = Cell::new(Fate::Failed);
+        let sending = async {
+            if let Either::Second(ended) = either(place.cut_off(), self.send(destination, bytes)).await {
+                fate.set(ended);
+            }
+        };
+        let panicked = CatchPanic::new(Box::pin(sending)).await.is_err();
+        let mut counters = self.context.counters.borrow_mut();
+        counters.sessions_panicked += u64::from(panicked);
+        match fate.get() {
+            Fate::Answered => counters.copies_answered += 1,
+            Fate::Dropped => counters.copies_dropped += 1,
+            Fate::Failed => counters.copies_failed += 1,
+        }
     }
 
-    /// Whether a whole answer has come.
-    async fn send(&self, destination: Destination, bytes: &[u8]) -> bool {
+    async fn send(&self, destination: Destination, bytes: Rc<Vec<u8>>) -> Fate {
         let snapshot = self.context.snapshot();
         // Destinations mean nothing beyond their own configuration.
         if snapshot.generation != self.generation {
-            return false;
+            return Fate::Dropped;
         }
-        let Ok(cluster) = decide::cluster(&snapshot, destination) else { return false };
-        let mut inbound = Inbound::new(bytes.to_vec());
+        let Ok(cluster) = decide::cluster(&snapshot, destination) else { return Fate::Failed };
+        // The last one has them to itself.
+        let mut inbound = Inbound::new(Rc::try_unwrap(bytes).unwrap_or_else(|shared| shared.to_vec()));
         let mut turn = Turn::new(&self.context, &self.client, &snapshot, &mut inbound, self.head.clone());
-        let mut plan = Plan::of_copy(cluster, self.target.clone(), &self.edits, self.requested.clone());
-        let forwarded = within(self.timeout, forward::forward(&mut turn, &mut plan)).await;
-        matches!(forwarded, Some(Ok((_, None))))
+        let (target, requested) = (self.target.clone(), self.requested.clone());
+        let mut plan = Plan::of_copy(cluster, target, &self.edits, requested, self.timeout);
+        let failure = match forward::forward(&mut turn, &mut plan).await {
+            Ok((_, failure)) => failure,
+            Err(failure) => Some(failure),
+        };
+        if turn.story.status != 0 {
+            return Fate::Answered;
+        }
+        let reason = failure.as_ref().map_or("", |failure| failure.reason());
+        let transport = turn.story.transport_failure.as_deref().unwrap_or_default();
+        tracing::debug!(cluster = %cluster.name, reason, transport, "a copy of a request has failed");
+        Fate::Failed
     }
 }
 

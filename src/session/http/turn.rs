@@ -158,10 +158,12 @@ impl<'a> Turn<'a> {
                 let mut plan = plan.within(entered.before);
                 marks.iter().for_each(|marks| plan.mark(marks));
                 plan.give_cookie(|| self.context.balancer.lot());
-                if !route.mirrors.is_empty() {
+                if let Some(mirrors) = route.mirrors.as_deref()
+                    && let Some(host) = facts.host.as_ref()
+                {
                     let (context, client, head) = (self.context, self.client, &self.head);
-                    let original = Original { context, client, snapshot, head, bytes: self.inbound.bytes() };
-                    self.copied = mirror::begin(original, route, &plan);
+                    let original = Original { context, client, snapshot, host, head, bytes: self.inbound.bytes() };
+                    self.copied = mirror::begin(original, mirrors, &plan);
                 }
                 Next::Forward(plan)
             }

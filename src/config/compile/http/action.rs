@@ -97,9 +97,7 @@ fn expansion(rewrite: &str) -> String {
 /// What the route says comes first, and a destination has the last word; but for the Host, where a route outdoes its
 /// only destination (pilot does the same).
 pub(super) fn edits(rule: &HttpRule) -> Vec<Edits> {
-    let rewritten = rule.rewrite.as_ref().and_then(|rewrite| rewrite.authority.as_deref());
-    let of_route = with_headers(&Edits::default(), rule.headers.as_ref());
-    let of_route = Edits { authority: rewritten.map(Into::into).or(of_route.authority), ..of_route };
+    let of_route = route_edits(rule);
     let single = rule.route.len() == 1;
     if rule.route.iter().all(|route| route.headers.is_none()) {
         return if of_route.is_empty() { Vec::new() } else { vec![of_route] };
@@ -112,6 +110,13 @@ pub(super) fn edits(rule: &HttpRule) -> Vec<Edits> {
         Edits { authority, ..edits }
     });
     edits.collect()
+}
+
+/// What a route says for all of its destinations.
+pub(super) fn route_edits(rule: &HttpRule) -> Edits {
+    let rewritten = rule.rewrite.as_ref().and_then(|rewrite| rewrite.authority.as_deref());
+    let edits = with_headers(&Edits::default(), rule.headers.as_ref());
+    Edits { authority: rewritten.map(Into::into).or(edits.authority), ..edits }
 }
 
 fn with_headers(edits: &Edits, headers: Option<&Headers>) -> Edits {
