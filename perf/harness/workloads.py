@@ -130,6 +130,10 @@ def _idle(stage, proxy, port, first_message):
 
 def reload_storm(stage, proxy):
     """Origination under load while the configuration changes, back and forth, every 100 ms."""
+    # The proxy has been started for this round, and has no upstream connection yet. What it takes to open 64 of them at
+    # once is no part of a reload, but would be the p99.
+    load.wrk(stage.site, proxy.http_port, HTTP_HOST, "/tiny", 64, 1)
+    opened = stage.site.web_connections()
     over = threading.Event()
     reloads = 0
 
@@ -148,6 +152,7 @@ def reload_storm(stage, proxy):
     finally:
         over.set()
         thread.join()
+    opened = stage.site.web_connections() - opened
     # A restart after every round: the storm leaves old workers behind in some proxies.
     alive = proxy.process.alive()
     proxy.stop()
@@ -155,7 +160,7 @@ def reload_storm(stage, proxy):
         raise RuntimeError(f"{proxy.name} ended during the reloads")
     proxy.start()
     proxy.await_ready()
-    return figures | {"reloads": reloads}
+    return figures | {"reloads": reloads, "upstream_opened": opened}
 
 
 SETTLE_SECONDS = 3
