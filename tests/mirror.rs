@@ -443,3 +443,18 @@ fn what_a_route_says_of_its_own_destination_is_not_said_to_a_mirror() {
     let head = copy.seen().counts().requests[0].clone();
     assert_eq!((header(&head, "x-of-destination"), header(&head, "x-of-route")), (None, Some("secret")));
 }
+
+#[test]
+fn a_mirror_that_does_not_exist_is_told_of_as_what_it_costs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("resources.yaml");
+    for more in
+        ["mirror: {host: missing.example.com}", "mirrors: [{destination: {host: copy.example.com, subset: v9}}]"]
+    {
+        std::fs::write(&file, resources_of(1, 2, more)).expect("the folder is ours");
+        let output = command().args(["check"]).arg(&file).output().expect("it runs");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(told.contains("copies of requests go nowhere, and count as failed"), "{told}");
+        assert!(!told.contains("requests get 503"), "{told}");
+    }
+}

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use crate::config::finding::code;
 use crate::config::istio::authorization_policy::Action;
 use crate::config::istio::gateway::{Gateway, Server};
-use crate::config::istio::virtual_service::VirtualService;
+use crate::config::istio::virtual_service::{RouteDestination, VirtualService};
 use crate::config::istio::{Object, Scope};
-use crate::config::registry::{Admitted, ServiceId, Takes};
+use crate::config::registry::{Admitted, ServiceId, Takes, is_mesh};
+use crate::route::host::HostPattern;
 use crate::route::subnets::SubnetMap;
 use crate::route::table::{ObjectRefs, TcpHost};
 use crate::route::termination::Inside;
@@ -95,10 +96,30 @@ impl<'a> Compiler<'a, '_> {
         own.chain(hosts.filter_map(|host| services.named(host))).collect()
     }
 
+    /// Whether a rule of the mesh leads TCP to this port of a Gateway: then policies are asked by the host of that rule, and
+    /// by none of what follows.
+    fn is_led_to(&self, port: u16) -> bool {
+        let services = self.objects.virtual_services.iter().filter(|object| is_mesh(&object.spec.gateways));
+        let destinations = services.flat_map(|object| {
+            let tls = object.spec.tls.iter().flat_map(|rule| &rule.route).filter_map(|it| it.destination.as_ref());
+            let tcp = object.spec.tcp.iter().flat_map(|rule| &rule.route).filter_map(|it| it.destination.as_ref());
+            tls.chain(tcp)
+        });
+        let is_here = |named: &RouteDestination| {
+            let number = named.port.as_ref().and_then(|port| port.number);
+            let host = named.host.as_deref().and_then(|host| HostPattern::parse(host).ok());
+            // Without a number it is the port that the client came to, whichever that is.
+            number.is_none_or(|number| number == i64::from(port))
+                && host.is_some_and(|host| self.registry.gateways.is_own_service(&host))
+        };
+        destinations.into_iter().any(is_here)
+    }
+
     /// Policies are asked before a destination is chosen. Where there are several, one that is for a single service would
     /// let pass what another service's forbids.
     fn judge_targets(&mut self, routing: &[&'a Object<VirtualService>], services: &BTreeSet<ServiceId>, port: u16) {
-        if services.len() < 2 || !self.gateway_listeners.contains(&port) {
+        let is_reached = self.gateway_listeners.contains(&port) || self.is_led_to(port);
+        if services.len() < 2 || !is_reached {
             return;
         }
         for policy in self.objects.authorization_policies.iter().filter(|it| it.spec.action != Some(Action::Audit)) {

@@ -209,6 +209,23 @@ fn tls_of_a_client_goes_inside_that_of_the_mesh_to_a_server_for_tcp() {
 }
 
 #[test]
+fn a_policy_with_targets_for_a_part_of_what_the_mesh_is_led_to_is_refused() {
+    let policy = |names: &str| {
+        object("AuthorizationPolicy", "closed", &format!("{{action: DENY, targetRefs: [{names}], rules: [{{}}]}}"))
+    };
+    let of = |name: &str| format!("{{kind: ServiceEntry, group: networking.istio.io, name: {name}}}");
+    for (server, mode) in [(plain(9000), "DISABLE"), (in_tls(9000, "ISTIO_MUTUAL", "'*'"), "ISTIO_MUTUAL")] {
+        let yaml = led(&server, mode, &[to("gateways: [egress]", "b.com", 5432)]);
+        let is_refused = |policy: &str| {
+            let found = findings(&(yaml.clone() + policy));
+            found.iter().any(|(severity, _, field)| *severity == Severity::Error && field == "spec.targetRefs")
+        };
+        assert!(is_refused(&policy(&of("b"))), "{mode}");
+        assert!(!is_refused(&policy(&format!("{}, {}", of("a"), of("b")))), "{mode}");
+    }
+}
+
+#[test]
 fn a_policy_with_targets_holds_for_all_that_a_server_leads_to_or_is_refused() {
     let target = |names: &str| {
         let spec = format!("{{action: DENY, targetRefs: [{names}], rules: [{{}}]}}");

@@ -145,3 +145,33 @@ fn mirrors_have_shares_and_those_of_a_root_hold_for_its_delegates() {
     let part = object("VirtualService", "part", &format!("{{http: [{{{route}}}]}}"));
     assert_eq!(copies(&load(&(base.clone() + &object("VirtualService", "v", root) + &part))), b(100.0));
 }
+
+#[test]
+fn a_policy_for_a_mirror_that_is_not_asked_about_the_request_is_refused() {
+    let entries = ["a", "b", "c"].map(|name| entry(name, &format!("{name}.com"), HTTP, DNS)).concat();
+    let refused = |hosts: &str, action: &str, names: &[&str]| {
+        let targets =
+            names.iter().map(|name| format!("{{kind: ServiceEntry, group: networking.istio.io, name: {name}}}"));
+        let targets = targets.collect::<Vec<_>>().join(", ");
+        let policy = format!("{{action: {action}, targetRefs: [{targets}], rules: [{{}}]}}");
+        let rules = format!(
+            "{{hosts: [{hosts}], http: [{{route: [{{destination: {{host: a.com}}}}], mirror: {{host: b.com}}}}]}}"
+        );
+        let yaml =
+            entries.clone() + &object("VirtualService", "r", &rules) + &object("AuthorizationPolicy", "p", &policy);
+        let told = |(severity, _, field): &(Severity, &str, String)| {
+            *severity == Severity::Error && field == "spec.http[0].mirror.host"
+        };
+        findings(&yaml).iter().any(told)
+    };
+    for action in ["DENY", "ALLOW"] {
+        assert!(refused("a.com", action, &["b"]));
+        assert!(refused("a.com, c.com", action, &["a", "b"]), "nobody asks it about c.com");
+        assert!(refused("'*.com'", action, &["a", "b"]));
+        assert!(refused("x.org", action, &["a", "b"]), "no service has the host");
+        assert!(!refused("a.com", action, &["a", "b"]));
+        assert!(!refused("a.com", action, &["a"]));
+        assert!(!refused("b.com", action, &["b"]));
+    }
+    assert!(!refused("a.com", "AUDIT", &["b"]));
+}

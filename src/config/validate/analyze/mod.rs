@@ -2,6 +2,7 @@
 //! a destination is the gateway itself.
 
 mod gateways;
+mod mirrors;
 mod origination;
 mod paths;
 mod references;
@@ -38,6 +39,7 @@ pub fn analyze(
     references::rules(objects, registry, report);
     references::labels(objects, registry, report);
     references::targets(objects, report);
+    mirrors::policies(objects, registry, report);
     gateways::analyze(objects, registry, report);
     gateways::listeners(registry, bootstrap, report);
     gateways::conflicts(objects, report);
@@ -54,4 +56,5 @@ pub fn analyze(
 /// Judges what has only come together by delegation.
 pub fn delegated(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
     gateways::delegated(objects, registry, report);
+    mirrors::policies(objects, registry, report);
 }

@@ -13,8 +13,12 @@ use crate::route::host::HostPattern;
 /// Destinations of routes; a dangling one answers 503 `NC`.
 pub(super) fn destinations(objects: &Objects, registry: &Registry<'_>, report: &mut Report) {
     for object in objects.virtual_services.iter().filter(|object| registry.gateways.is_in_force(object)) {
-        for (field, destination) in routes(&object.spec).chain(mirrors(&object.spec)) {
-            self::destination(object, destination, &field, registry, &mut Scope::new(&object.origin, report));
+        let scope = &mut Scope::new(&object.origin, report);
+        for (field, named) in routes(&object.spec) {
+            destination(object, Named { destination: named, of: Whom::Requests }, &field, registry, scope);
+        }
+        for (field, named) in mirrors(&object.spec) {
+            destination(object, Named { destination: named, of: Whom::Copies }, &field, registry, scope);
         }
     }
 }
@@ -47,9 +51,32 @@ pub(super) fn mirrors(service: &VirtualService) -> impl Iterator<Item = (String,
     })
 }
 
+/// A destination, and what is led there.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    destination: &'a RouteDestination,
+    of: Whom,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    Requests,
+    Copies,
+}
+
+impl Whom {
+    /// What becomes of them where the destination is none.
+    fn fate(self) -> &'static str {
+        match self {
+            Self::Requests => "requests get 503 NC",
+            Self::Copies => "copies of requests go nowhere, and count as failed",
+        }
+    }
+}
+
 fn destination(
     object: &Object<VirtualService>,
-    destination: &RouteDestination,
+    Named { destination, of }: Named<'_>,
     field: &str,
     registry: &Registry<'_>,
     scope: &mut Scope<'_>,
@@ -57,31 +84,31 @@ fn destination(
     let host = destination.host.as_deref().unwrap_or_default();
     let Some(id) = registry.services.named(host) else {
         let Ok(pattern) = HostPattern::parse(host) else { return };
-        if registry.gateways.is_own_service(&pattern) && field.contains("mirror") {
+        if registry.gateways.is_own_service(&pattern) && of == Whom::Copies {
             let message = "copies of requests cannot be led to a Gateway; write the mirror on the Gateway's own route";
             scope.refuse(format!("{field}.host"), message);
         } else if registry.gateways.is_own_service(&pattern) {
             super::gateways::hop(&pattern, destination, field, registry, scope);
         } else {
-            let message = format!("Referenced host not found: {host:?}; requests get 503 NC");
+            let message = format!("Referenced host not found: {host:?}; {}", of.fate());
             scope.warning(code::NOT_FOUND, format!("{field}.host"), message);
         }
         return;
     };
     let number = destination.port.as_ref().and_then(|port| port.number);
-    port(id, number, field, registry, scope);
-    subset(id, destination, field, registry, scope);
-    requested_name(object, id, field, registry, scope);
+    port((id, of), number, field, registry, scope);
+    subset((id, of), destination, field, registry, scope);
+    requested_name(object, (id, of), field, registry, scope);
 }
 
-fn port(id: ServiceId, number: Option<i64>, field: &str, registry: &Registry<'_>, scope: &mut Scope<'_>) {
+fn port((id, of): (ServiceId, Whom), number: Option<i64>, field: &str, registry: &Registry<'_>, scope: &mut Scope<'_>) {
     let service = registry.services.service(id);
     match number {
         Some(number) => {
             let known = u16::try_from(number).is_ok_and(|number| service.port(number).is_some());
             if !known {
-                let message =
-                    format!("Referenced host:port not found: \"{}:{number}\"; requests get 503 NC", service.host);
+                let (host, fate) = (service.host, of.fate());
+                let message = format!("Referenced host:port not found: \"{host}:{number}\"; {fate}");
                 scope.warning(code::NOT_FOUND, format!("{field}.port.number"), message);
             }
         }
@@ -96,12 +123,18 @@ fn port(id: ServiceId, number: Option<i64>, field: &str, registry: &Registry<'_>
     }
 }
 
-fn subset(id: ServiceId, destination: &RouteDestination, field: &str, registry: &Registry<'_>, scope: &mut Scope<'_>) {
+fn subset(
+    (id, of): (ServiceId, Whom),
+    destination: &RouteDestination,
+    field: &str,
+    registry: &Registry<'_>,
+    scope: &mut Scope<'_>,
+) {
     let service = registry.services.service(id);
     let Some(name) = destination.subset.as_deref().filter(|name| !name.is_empty()) else { return };
     if !has_subset(id, name, registry) {
         let message = format!("Referenced host+subset in destinationrule not found: \"{}+{name}\"", service.host);
-        scope.warning(code::NOT_FOUND, format!("{field}.subset"), format!("{message}; requests get 503 NC"));
+        scope.warning(code::NOT_FOUND, format!("{field}.subset"), format!("{message}; {}", of.fate()));
     }
 }
 
@@ -114,7 +147,7 @@ fn has_subset(id: ServiceId, name: &str, registry: &Registry<'_>) -> bool {
 /// A wildcard service dials the name that the client asked for, so it can only serve the names that it covers.
 fn requested_name(
     object: &Object<VirtualService>,
-    id: ServiceId,
+    (id, of): (ServiceId, Whom),
     field: &str,
     registry: &Registry<'_>,
     scope: &mut Scope<'_>,
@@ -126,8 +159,9 @@ fn requested_name(
     let patterns = object.spec.hosts.iter().filter_map(|host| HostPattern::parse(host).ok());
     for pattern in patterns.filter(|pattern| !service.pattern.covers(pattern) && !pattern.covers(&service.pattern)) {
         let message = format!(
-            "{} dials the name that the client asked for, and does not cover {pattern}; its requests get 503 NC",
-            service.host
+            "{} dials the name that the client asked for, and does not cover {pattern}; its {}",
+            service.host,
+            of.fate()
         );
         scope.warning(code::NOT_FOUND, format!("{field}.host"), message);
     }
