@@ -51,6 +51,14 @@ pub struct Counted<'a> {
     address: SocketAddr,
 }
 
+impl Counted<'_> {
+    /// The endpoint.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.balancer.ended(self.address);

@@ -322,10 +322,10 @@ async fn attempt(
     turn.story.upstream = Some(connection.address);
     turn.story.upstream_local = Some(connection.local);
     turn.story.originated_tls = connection.is_tls();
-    let (address, is_stream) = (connection.address, connection.is_stream());
+    let is_stream = connection.is_stream();
     let context = turn.context;
-    // Whoever drops this drops the count, too.
-    let counted = context.balancer.count(address);
+    // Whoever drops the attempt ends the count, too.
+    let counted = context.balancer.count(connection.address);
     let head_deadline = deadline.shortened(plan.retry.per_try_timeout);
     let (request_fields, fields) = (&plan.edits.request, plan.answer_fields());
     let terms = exchange::Terms { deadline, head_deadline, retry_on, request_fields, fields, reused };
@@ -340,7 +340,6 @@ async fn attempt(
         }
     };
     turn.client.set_upstream(None);
-    drop(counted);
     match result {
         Ok((ending, reusable)) => {
             match reusable {
@@ -358,7 +357,7 @@ async fn attempt(
         }
         Err(Broken::Failure(failure)) => {
             let error = classify(failure, reused && !(is_stream && excused), turn);
-            report(plan, address, &error, awaits_body);
+            report(plan, counted.address(), &error, awaits_body);
             Err(error)
         }
         Err(Broken::Status) => Err(AttemptError { failure: Failure::UpstreamClosed, cause: Cause::Status }),
