@@ -2,10 +2,10 @@
 //!
 //! rustls decrypts a record in the buffer that it is shown, but hands the plain text out in an allocation of its own,
 //! from which it would have to be copied once more. The cipher suites made here are those of the provider, but for one
-//! thing: while [`collect`] runs, their decrypters note where the plain text of a record lies, once the inner decrypter
+//! thing: while `collect` runs, their decrypters note where the plain text of a record lies, once the inner decrypter
 //! has verified it, and hand rustls only its first byte. That one comes back if rustls accepts the record, and so says
 //! which of the notes are good. Everything else (keys, sequence numbers, alerts, tickets, key updates, and what may come
-//! when) stays with rustls. Outside of [`collect`], which is to say during handshakes, the suites do exactly as the
+//! when) stays with rustls. Outside of `collect`, which is to say during handshakes, the suites do exactly as the
 //! provider's.
 
 use std::cell::{Cell, RefCell};
