@@ -225,25 +225,19 @@ impl Client {
 
     /// The same client, as far as one stream of its connection goes.
     pub(super) fn with_stream(&self, stream: ClientStream) -> Self {
-        let Self { service_port, gateway, arrival, .. } = *self;
-        Self {
-            transport: Transport::Stream(Box::new(stream)),
-            peer: self.peer.clone(),
-            local: self.local.clone(),
-            service_port,
-            gateway,
-            arrival,
-            idle: Cell::new(false),
-            upstream: Cell::new(None),
-            tunnel: OnceCell::new(),
-        }
+        self.over(Transport::Stream(Box::new(stream)))
     }
 
     /// The same client, as far as it has nothing more to say, and hears nothing.
     pub(super) fn as_nobody(&self, answer_bytes: usize) -> Self {
+        self.over(Transport::Nobody(Cell::new(answer_bytes)))
+    }
+
+    /// The same client at the beginning of another session.
+    fn over(&self, transport: Transport) -> Self {
         let Self { service_port, gateway, arrival, .. } = *self;
         Self {
-            transport: Transport::Nobody(Cell::new(answer_bytes)),
+            transport,
             peer: self.peer.clone(),
             local: self.local.clone(),
             service_port,
